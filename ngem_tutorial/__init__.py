@@ -1,0 +1,22 @@
+"""Natural gradient expectation maximisation for mixture density networks.
+
+Objectives and models in JAX and Flax, with the closed-form Fisher matrices behind them.
+"""
+
+from ngem_tutorial.fisher import PRECONDITIONERS, Preconditioner, natural_gradient
+from ngem_tutorial.mixtures import GaussianMixture
+from ngem_tutorial.objectives import beta_nll, mse, ngem, nll, sgem
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "PRECONDITIONERS",
+    "GaussianMixture",
+    "Preconditioner",
+    "beta_nll",
+    "mse",
+    "natural_gradient",
+    "ngem",
+    "nll",
+    "sgem",
+]

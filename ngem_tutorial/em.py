@@ -1,0 +1,155 @@
+"""Expectation maximisation of a plain mixture: exact, by gradients and by natural gradients.
+
+Each step maps a mixture of batch shape `()` and a data set of shape `(N, D)` to a new mixture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from ngem_tutorial.mixtures import GaussianMixture
+
+__all__ = ["em_step", "gradient_em_step", "iterate", "natural_gradient_em_step"]
+
+Step = Callable[[GaussianMixture, jax.Array], GaussianMixture]
+
+
+def em_step(mixture: GaussianMixture, y: ArrayLike, *, min_scale: float = 0.0) -> GaussianMixture:
+    """One exact EM step: equations (9) and (10) of the paper, solved in closed form.
+
+    Args:
+        mixture: one mixture, batch shape `()`.
+        y: data, shape `(N, D)`.
+        min_scale: lower bound of the new scales, in the units of the data. Without one the
+            likelihood is unbounded: a component can shrink onto a single point.
+
+    Returns:
+        The mixture that maximises the expected complete-data log-likelihood.
+
+    Raises:
+        ValueError: if the shapes do not fit or `min_scale` is negative.
+    """
+    return natural_gradient_em_step(mixture, y, learning_rate=1.0, min_scale=min_scale)
+
+
+def natural_gradient_em_step(
+    mixture: GaussianMixture, y: ArrayLike, *, learning_rate: float, min_scale: float = 0.0
+) -> GaussianMixture:
+    r"""A natural gradient step on the log-likelihood in mean parameters.
+
+    The complete-data model is an exponential family with the mean parameters `pi_k`, `pi_k mu_k`
+    and `pi_k (mu_k^2 + sigma_k^2)`. There the natural gradient, with the complete-data Fisher
+    matrix, is the difference between the expected sufficient statistics of the E-step and the
+    current mean parameters, and a step of length one is an exact EM step (Sato, 2001).
+
+    Args:
+        mixture: one mixture, batch shape `()`.
+        y: data, shape `(N, D)`.
+        learning_rate: step length, above 0 and at most 1; 1 gives `em_step`.
+        min_scale: lower bound of the new scales, in the units of the data.
+
+    Returns:
+        The next mixture.
+
+    Raises:
+        ValueError: if the shapes do not fit, `learning_rate` is out of range or `min_scale` is
+            negative.
+    """
+    y = _check_data(mixture, y)
+    if not 0.0 < learning_rate <= 1.0:
+        raise ValueError(f"learning_rate must be above 0 and at most 1, got {learning_rate}")
+    if min_scale < 0.0:
+        raise ValueError(f"min_scale must not be negative, got {min_scale}")
+    log_rho = mixture.log_responsibilities(y)
+    log_pi_hat = jax.nn.logsumexp(log_rho, axis=0) - jnp.log(y.shape[0])
+    # Normalised over the data: a component's share of each point, finite for starved components.
+    share = jax.nn.softmax(log_rho, axis=0)
+    mu_hat = share.T @ y
+    variance_hat = jnp.sum(share[..., None] * (y[:, None, :] - mu_hat) ** 2, axis=0)
+
+    # Blend the mean parameters, as a mixture of two Gaussians with weights a and 1 - a.
+    log_pi = jnp.logaddexp(
+        jnp.log1p(-learning_rate) + mixture.log_weights, jnp.log(learning_rate) + log_pi_hat
+    )
+    a = jnp.exp(jnp.log(learning_rate) + log_pi_hat - log_pi)[:, None]
+    mean = (1.0 - a) * mixture.means + a * mu_hat
+    within = (1.0 - a) * mixture.scales**2 + a * variance_hat
+    between = a * (1.0 - a) * (mixture.means - mu_hat) ** 2
+    return GaussianMixture(log_pi, mean, jnp.maximum(jnp.sqrt(within + between), min_scale))
+
+
+def gradient_em_step(
+    mixture: GaussianMixture, y: ArrayLike, *, learning_rate: float
+) -> GaussianMixture:
+    """A gradient step on the M-step objective: generalised EM.
+
+    The step is taken in the logits, the means and the logarithms of the scales, along the gradient
+    of the mean of `Q(theta | theta_t)` over the data (equation (10)), which at `theta_t` is the
+    gradient of the log-likelihood (Proposition 3.1).
+
+    Args:
+        mixture: one mixture, batch shape `()`.
+        y: data, shape `(N, D)`.
+        learning_rate: step length, positive.
+
+    Returns:
+        The next mixture.
+
+    Raises:
+        ValueError: if the shapes do not fit or `learning_rate` is not positive.
+    """
+    y = _check_data(mixture, y)
+    if not learning_rate > 0.0:
+        raise ValueError(f"learning_rate must be positive, got {learning_rate}")
+    rho = jax.lax.stop_gradient(mixture.responsibilities(y))
+
+    def q(parameters: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        logits, means, log_scales = parameters
+        m = GaussianMixture(logits, means, jnp.exp(log_scales))
+        return jnp.mean(jnp.sum(rho * (m.log_weights + m.component_log_prob(y)), axis=-1))
+
+    parameters = (mixture.logits, mixture.means, jnp.log(mixture.scales))
+    gradient = jax.grad(q)(parameters)
+    logits, means, log_scales = jax.tree.map(
+        lambda p, g: p + learning_rate * g, parameters, gradient
+    )
+    return GaussianMixture(logits, means, jnp.exp(log_scales))
+
+
+@partial(jax.jit, static_argnums=(0, 3))
+def iterate(
+    step: Step, mixture: GaussianMixture, y: jax.Array, num_steps: int
+) -> tuple[GaussianMixture, jax.Array]:
+    """Repeat a step in one compiled program.
+
+    Args:
+        step: maps a mixture and the data to the next mixture, `em_step` for instance.
+        mixture: where to start, batch shape `()`.
+        y: data, shape `(N, D)`.
+        num_steps: how many steps.
+
+    Returns:
+        The last mixture and the mean log-likelihood in nats before each step and after the last,
+        shape `(num_steps + 1,)`.
+    """
+
+    def body(m: GaussianMixture, _: None) -> tuple[GaussianMixture, jax.Array]:
+        return step(m, y), m.log_prob(y).mean()
+
+    last, log_likelihood = jax.lax.scan(body, mixture, length=num_steps)
+    return last, jnp.append(log_likelihood, last.log_prob(y).mean())
+
+
+def _check_data(mixture: GaussianMixture, y: ArrayLike) -> jax.Array:
+    """Check for one mixture and a non-empty data set `(N, D)`; return the data as an array."""
+    if mixture.batch_shape:
+        raise ValueError(f"mixture must be a single one, got batch shape {mixture.batch_shape}")
+    y = jnp.asarray(y)
+    if y.ndim != 2 or y.shape[0] == 0 or y.shape[1] != mixture.dim:
+        raise ValueError(f"y must have shape (N, D) with D = {mixture.dim}, got {y.shape}")
+    return y.astype(jnp.result_type(y, mixture.means))

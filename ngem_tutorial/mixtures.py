@@ -1,0 +1,267 @@
+"""Gaussian mixtures with diagonal covariances, as an immutable pytree.
+
+A mixture of `K` Gaussians in `D` dimensions (equation (2) of the paper) is held by its logits
+`psi` of shape `(..., K)`, its means `mu` and its standard deviations `sigma`, both of shape
+`(..., K, D)`. The leading axes are batch axes: a mixture density network returns one mixture for
+each of its inputs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+__all__ = ["GaussianMixture"]
+
+_LOG_2PI = math.log(2.0 * math.pi)
+
+
+@jax.tree_util.register_pytree_with_keys_class
+@dataclasses.dataclass(frozen=True, eq=False)
+class GaussianMixture:
+    r"""A batch of mixtures of `K` diagonal Gaussians in `D` dimensions.
+
+    .. math:: p(y) = \sum_k \pi_k \prod_d \mathcal{N}(y_d; \mu_{kd}, \sigma_{kd}^2),
+       \qquad \pi = \operatorname{softmax}(\psi)
+
+    The mixture is a pytree with the leaves `logits`, `means` and `scales`: `jax.jit`, `jax.vmap`
+    and `jax.grad` go through it, and a gradient with respect to a mixture is again an object of
+    this class. Everything is computed in log space and stays finite for weights down to
+    `exp(-1e4)`, scales from 1e-6 to 1e6 and targets a million scales away, in `float32` too.
+
+    Args:
+        logits: `psi`, unnormalised log-weights, shape `(..., K)`.
+        means: `mu`, shape `(..., K, D)`, in the units of the targets.
+        scales: `sigma`, standard deviations, shape `(..., K, D)`, in the units of the targets.
+
+    Raises:
+        ValueError: if the shapes do not fit each other or, where the values are known (outside of
+            `jax.jit` and its kin), if a parameter is not finite or a scale is not positive.
+    """
+
+    logits: jax.Array
+    means: jax.Array
+    scales: jax.Array
+
+    def __post_init__(self) -> None:
+        """Convert the parameters to floating-point arrays of one dtype and check them."""
+        names = ("logits", "means", "scales")
+        arrays = [jnp.asarray(getattr(self, name)) for name in names]
+        if any(jnp.iscomplexobj(array) for array in arrays):
+            raise ValueError("logits, means and scales must be real, got a complex array")
+        dtype = jnp.result_type(*arrays, float)  # the widest of the three; integers become floats
+        for name, array in zip(names, arrays, strict=True):
+            object.__setattr__(self, name, array.astype(dtype))
+        _check_shapes(self.logits, self.means, self.scales)
+        _check_values(self.logits, self.means, self.scales)
+
+    def tree_flatten_with_keys(self) -> tuple[tuple[tuple[Any, Any], ...], None]:
+        """Return the leaves with their names; JAX calls this."""
+        key = jax.tree_util.GetAttrKey
+        return (
+            (key("logits"), self.logits),
+            (key("means"), self.means),
+            (key("scales"), self.scales),
+        ), None
+
+    @classmethod
+    def tree_unflatten(cls, _: None, leaves: Sequence[Any]) -> GaussianMixture:
+        """Rebuild from leaves without checks: gradients and placeholders pass here."""
+        mixture = object.__new__(cls)
+        for name, leaf in zip(("logits", "means", "scales"), leaves, strict=True):
+            object.__setattr__(mixture, name, leaf)
+        return mixture
+
+    @property
+    def num_components(self) -> int:
+        """Number of components `K`."""
+        return self.means.shape[-2]
+
+    @property
+    def dim(self) -> int:
+        """Number of dimensions `D` of a target."""
+        return self.means.shape[-1]
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Shape of the leading axes, `()` for a single mixture."""
+        return self.logits.shape[:-1]
+
+    @property
+    def log_weights(self) -> jax.Array:
+        """Normalised log-weights `log pi`, shape `(..., K)`."""
+        return jax.nn.log_softmax(self.logits, axis=-1)
+
+    @property
+    def weights(self) -> jax.Array:
+        """Mixture weights `pi`, shape `(..., K)`, summing to one."""
+        return jax.nn.softmax(self.logits, axis=-1)
+
+    def standardize(self, y: ArrayLike) -> jax.Array:
+        """Distance of a target from each mean in scales, `(y - mu_k) / sigma_k`.
+
+        Args:
+            y: targets, shape `(..., D)`; leading axes broadcast against the mixture's.
+
+        Returns:
+            Shape `(..., K, D)`.
+
+        Raises:
+            ValueError: if the last axis of `y` is not `D` or its leading axes do not broadcast.
+        """
+        return (self._targets(y)[..., None, :] - self.means) / self.scales
+
+    def component_log_prob(self, y: ArrayLike) -> jax.Array:
+        """Log-density of each component, `log N(y; mu_k, sigma_k)`, without its weight.
+
+        Args:
+            y: targets, shape `(..., D)`; leading axes broadcast against the mixture's.
+
+        Returns:
+            Shape `(..., K)`, in nats.
+
+        Raises:
+            ValueError: if the last axis of `y` is not `D` or its leading axes do not broadcast.
+        """
+        z = self.standardize(y)
+        return -jnp.sum(0.5 * z**2 + jnp.log(self.scales), axis=-1) - 0.5 * self.dim * _LOG_2PI
+
+    def log_prob(self, y: ArrayLike) -> jax.Array:
+        """Log-density of the mixture, equation (14) of the paper.
+
+        Args:
+            y: targets, shape `(..., D)`; leading axes broadcast against the mixture's.
+
+        Returns:
+            Shape `(...)`, in nats.
+
+        Raises:
+            ValueError: if the last axis of `y` is not `D` or its leading axes do not broadcast.
+        """
+        return jax.nn.logsumexp(self.log_weights + self.component_log_prob(y), axis=-1)
+
+    def log_responsibilities(self, y: ArrayLike) -> jax.Array:
+        """Logarithm of the responsibilities, `log rho`; see `responsibilities`."""
+        return jax.nn.log_softmax(self.log_weights + self.component_log_prob(y), axis=-1)
+
+    def responsibilities(self, y: ArrayLike) -> jax.Array:
+        """Probability `rho_k` that component `k` produced the target, equation (15) of the paper.
+
+        Args:
+            y: targets, shape `(..., D)`; leading axes broadcast against the mixture's.
+
+        Returns:
+            Shape `(..., K)`, summing to one.
+
+        Raises:
+            ValueError: if the last axis of `y` is not `D` or its leading axes do not broadcast.
+        """
+        return jnp.exp(self.log_responsibilities(y))
+
+    def sample(self, key: jax.Array, shape: Sequence[int] = ()) -> jax.Array:
+        """Draw targets.
+
+        Args:
+            key: a JAX random key.
+            shape: how many for each mixture of the batch.
+
+        Returns:
+            Shape `(*shape, ..., D)`.
+        """
+        component_key, noise_key = jax.random.split(key)
+        batch = (*shape, *self.batch_shape)
+        k = jax.random.categorical(component_key, self.logits, shape=batch)
+        noise = jax.random.normal(noise_key, (*batch, self.dim), self.means.dtype)
+        index = k[..., None, None]
+
+        def pick(parameter: jax.Array) -> jax.Array:
+            parameter = jnp.broadcast_to(parameter, (*batch, self.num_components, self.dim))
+            return jnp.take_along_axis(parameter, index, axis=-2)[..., 0, :]
+
+        return pick(self.means) + pick(self.scales) * noise
+
+    @property
+    def mean(self) -> jax.Array:
+        """Mean of the mixture, shape `(..., D)`."""
+        return jnp.sum(self.weights[..., None] * self.means, axis=-2)
+
+    @property
+    def variance(self) -> jax.Array:
+        """Variance of each coordinate (law of total variance), shape `(..., D)`."""
+        spread = self.means - self.mean[..., None, :]
+        return jnp.sum(self.weights[..., None] * (self.scales**2 + spread**2), axis=-2)
+
+    @property
+    def weight_entropy(self) -> jax.Array:
+        """Entropy `H(pi)` of the weights in nats, shape `(...)`; at most `log K`."""
+        return -jnp.sum(self.weights * self.log_weights, axis=-1)
+
+    def marginal(self, dims: int | Sequence[int]) -> GaussianMixture:
+        """The mixture of some coordinates of a target, the others integrated out.
+
+        Args:
+            dims: one coordinate or several, each from `-D` to `D - 1`.
+
+        Returns:
+            A mixture with the same weights and `D` equal to the number of `dims`.
+
+        Raises:
+            ValueError: if a coordinate is out of range.
+        """
+        index = [dims] if isinstance(dims, int) else list(dims)
+        if not index or any(not -self.dim <= d < self.dim for d in index):
+            raise ValueError(
+                f"dims must name coordinates from {-self.dim} to {self.dim - 1}, got {dims}"
+            )
+        columns = jnp.asarray(index)
+        return dataclasses.replace(
+            self, means=self.means[..., columns], scales=self.scales[..., columns]
+        )
+
+    def _targets(self, y: ArrayLike) -> jax.Array:
+        """Return `y` as an array in the mixture's dtype after checking its shape."""
+        y = jnp.asarray(y)
+        if y.ndim == 0 or y.shape[-1] != self.dim:
+            raise ValueError(
+                f"y must have shape (..., D) with D = {self.dim}, the dimension of the mixture, "
+                f"got shape {y.shape}"
+            )
+        try:
+            jnp.broadcast_shapes(y.shape[:-1], self.batch_shape)
+        except ValueError:
+            raise ValueError(
+                f"the leading axes of y, {y.shape[:-1]}, must broadcast against those of the "
+                f"mixture, {self.batch_shape}"
+            ) from None
+        return y.astype(jnp.result_type(y, self.means))
+
+
+def _check_shapes(logits: jax.Array, means: jax.Array, scales: jax.Array) -> None:
+    if means.ndim < 2 or 0 in means.shape[-2:]:
+        raise ValueError(f"means must have shape (..., K, D), K and D >= 1, got {means.shape}")
+    if logits.shape != means.shape[:-1]:
+        raise ValueError(
+            f"logits must have shape (..., K) = {means.shape[:-1]} to fit the means of shape "
+            f"{means.shape}, got {logits.shape}"
+        )
+    if scales.shape != means.shape:
+        raise ValueError(
+            f"scales must have the shape of the means, {means.shape}, got {scales.shape}"
+        )
+
+
+def _check_values(logits: jax.Array, means: jax.Array, scales: jax.Array) -> None:
+    """Check the values where they are known; under a transformation they are not."""
+    for name, array in (("logits", logits), ("means", means), ("scales", scales)):
+        if isinstance(array, jax.core.Tracer):
+            continue
+        if not bool(jnp.isfinite(array).all()):
+            raise ValueError(f"{name} must be finite, got {array}")
+        if name == "scales" and not bool((array > 0).all()):
+            raise ValueError(f"scales must be positive, got {array}")

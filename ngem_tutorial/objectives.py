@@ -1,0 +1,183 @@
+"""Training objectives of mixture density networks.
+
+Every objective has the call `objective(mixture, y)` and returns one value per example, never
+reduced: the caller takes the mean. `nll`, `sgem` and `ngem` share their *value*, the negative
+log-likelihood; what `ngem` changes is its gradient.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from ngem_tutorial.fisher import Preconditioner, natural_gradient, resolve_preconditioner
+from ngem_tutorial.mixtures import GaussianMixture
+
+__all__ = ["beta_nll", "mse", "ngem", "nll", "sgem"]
+
+
+def nll(mixture: GaussianMixture, y: ArrayLike) -> jax.Array:
+    """Negative log-likelihood, equation (3) of the paper.
+
+    Args:
+        mixture: batch shape `(...)`.
+        y: targets, shape `(..., D)`.
+
+    Returns:
+        Shape `(...)`, in nats.
+
+    Raises:
+        ValueError: if the shape of `y` does not fit the mixture.
+    """
+    return -mixture.log_prob(y)
+
+
+def sgem(mixture: GaussianMixture, y: ArrayLike) -> jax.Array:
+    """Stochastic gradient EM: the gradient of equation (16) of the paper, the value of `nll`.
+
+    The M-step objective, with the responsibilities held constant, has the gradient of the negative
+    log-likelihood (Corollary 3.2). Its value lies above by the entropy of the responsibilities
+    (equation (8)), which is subtracted here so that the value is the negative log-likelihood.
+
+    Args:
+        mixture: batch shape `(...)`.
+        y: targets, shape `(..., D)`.
+
+    Returns:
+        Shape `(...)`, in nats.
+
+    Raises:
+        ValueError: if the shape of `y` does not fit the mixture.
+    """
+    log_joint = mixture.log_weights + mixture.component_log_prob(y)
+    log_rho = jax.lax.stop_gradient(jax.nn.log_softmax(log_joint, axis=-1))
+    return jnp.sum(jnp.exp(log_rho) * (log_rho - log_joint), axis=-1)
+
+
+def ngem(
+    mixture: GaussianMixture, y: ArrayLike, preconditioner: Preconditioner | str = "default"
+) -> jax.Array:
+    r"""Natural gradient EM: the value of `nll`, the gradient of `natural_gradient`.
+
+    A drop-in for `nll`: the value is the negative log-likelihood, so that logs and early stopping
+    mean what they say, and the gradient with respect to the parameters of the mixture is the
+    gradient preconditioned with the complete-data Fisher matrix (equation (20) and Algorithm 1 of
+    the paper), which the chain rule then carries to the parameters of the network. The gradient
+    with respect to `y` is the plain one. Reverse mode only: `jax.grad`, `jax.vjp`.
+
+    The default preconditions the Gaussians and leaves the gradient of the logits plain. It is
+    consistent, since its stationary points are those of the negative log-likelihood, where the
+    paper's listing (`"listing"`) is not; and the gradient of its logits is bounded, where the
+    natural gradient of the logits (`"derived"`, `"eq68"`) grows like one over the smallest weight.
+
+    Args:
+        mixture: batch shape `(...)`.
+        y: targets, shape `(..., D)`.
+        preconditioner: a `Preconditioner` or the name of one in `PRECONDITIONERS`.
+
+    Returns:
+        Shape `(...)`, in nats.
+
+    Raises:
+        ValueError: if the shape of `y` does not fit the mixture or the preconditioner is unknown.
+
+    Example:
+        >>> loss = lambda network, x, y: ngem(network(x), y).mean()
+    """
+    choice = resolve_preconditioner(preconditioner)
+    y = jnp.asarray(y)
+    mixture.standardize(y)  # checks the shape of y before anything is broadcast
+    batch = jnp.broadcast_shapes(mixture.batch_shape, y.shape[:-1])
+    event = (mixture.num_components, mixture.dim)
+    shapes = GaussianMixture.tree_unflatten(
+        None, [(*batch, event[0]), (*batch, *event), (*batch, *event)]
+    )
+    mixture = jax.tree.map(jnp.broadcast_to, mixture, shapes)
+    return _ngem(choice, mixture, jnp.broadcast_to(y, (*batch, mixture.dim)))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _ngem(choice: Preconditioner, mixture: GaussianMixture, y: jax.Array) -> jax.Array:
+    return nll(mixture, y)
+
+
+def _ngem_forward(
+    choice: Preconditioner, mixture: GaussianMixture, y: jax.Array
+) -> tuple[jax.Array, tuple[GaussianMixture, jax.Array]]:
+    return nll(mixture, y), (mixture, y)
+
+
+def _ngem_backward(
+    choice: Preconditioner, residuals: tuple[GaussianMixture, jax.Array], cotangent: jax.Array
+) -> tuple[Any, jax.Array]:
+    mixture, y = residuals
+    natural = natural_gradient(mixture, y, choice)
+
+    def scale(gradient: jax.Array) -> jax.Array:
+        trailing = (1,) * (gradient.ndim - cotangent.ndim)
+        return gradient * cotangent.reshape(cotangent.shape + trailing)
+
+    plain_y = jnp.sum(
+        mixture.responsibilities(y)[..., None] * mixture.standardize(y) / mixture.scales, axis=-2
+    )
+    return jax.tree.map(scale, natural), scale(plain_y)
+
+
+_ngem.defvjp(_ngem_forward, _ngem_backward)
+
+
+def beta_nll(mixture: GaussianMixture, y: ArrayLike, beta: float = 0.5) -> jax.Array:
+    r"""The beta-NLL of a single Gaussian (Seitzer et al., 2022).
+
+    Each coordinate's negative log-likelihood is weighted by `sigma^(2 beta)`, held constant. With
+    `beta = 0` it is `nll`. With `beta = 1` its gradient with respect to the mean is that of `ngem`
+    in the coordinate `scale`, and its gradient with respect to the scale twice that.
+
+    Args:
+        mixture: batch shape `(...)`, one component.
+        y: targets, shape `(..., D)`.
+        beta: exponent, from 0 to 1.
+
+    Returns:
+        Shape `(...)`. Not a likelihood unless `beta` is 0.
+
+    Raises:
+        ValueError: if the mixture has more than one component, `beta` is out of range or the
+            shape of `y` does not fit.
+    """
+    _require_one_component("beta_nll", mixture)
+    if not 0.0 <= beta <= 1.0:
+        raise ValueError(f"beta must be from 0 to 1, got {beta}")
+    z = mixture.standardize(y)[..., 0, :]
+    sigma = mixture.scales[..., 0, :]
+    per_coordinate = 0.5 * z**2 + jnp.log(sigma) + 0.5 * jnp.log(2.0 * jnp.pi)
+    return jnp.sum(jax.lax.stop_gradient(sigma ** (2.0 * beta)) * per_coordinate, axis=-1)
+
+
+def mse(mixture: GaussianMixture, y: ArrayLike) -> jax.Array:
+    """Squared error of a point prediction, averaged over the coordinates of the target.
+
+    Args:
+        mixture: batch shape `(...)`, one component; its scale gets no gradient.
+        y: targets, shape `(..., D)`.
+
+    Returns:
+        Shape `(...)`, in squared units of the targets.
+
+    Raises:
+        ValueError: if the mixture has more than one component or the shape of `y` does not fit.
+    """
+    _require_one_component("mse", mixture)
+    mixture.standardize(y)  # checks the shape of y
+    return jnp.mean((jnp.asarray(y) - mixture.means[..., 0, :]) ** 2, axis=-1)
+
+
+def _require_one_component(objective: str, mixture: GaussianMixture) -> None:
+    if mixture.num_components != 1:
+        raise ValueError(
+            f"{objective} takes a mixture of one component, got {mixture.num_components}"
+        )
