@@ -1,0 +1,465 @@
+"""The data of the experiments: synthetic generators with their truth, MNIST and small digits.
+
+Synthetic data come with the distribution that they were drawn from, so that a learned density can
+be compared with it. Images are read from disk and checked; nothing is ever replaced silently by
+other data.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import importlib
+import math
+import os
+import tempfile
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from ngem_tutorial._files import write_atomically
+from ngem_tutorial.mixtures import GaussianMixture
+
+__all__ = [
+    "ConditionalSample",
+    "DatasetError",
+    "LabelledImages",
+    "Sample",
+    "digits",
+    "images",
+    "mnist",
+    "two_gaussians",
+    "two_sinusoids",
+]
+
+
+class DatasetError(RuntimeError):
+    """A data file is missing, unreadable or not what it should be; the message says what to do."""
+
+
+# ------------------------------------------------------------------------------ synthetic data
+
+
+class Sample(NamedTuple):
+    """Points and the distribution that they were drawn from.
+
+    Attributes:
+        y: the points, shape `(N, D)`.
+        truth: the mixture of the generator, logits `(K,)`, means and scales `(K, D)`.
+    """
+
+    y: jax.Array
+    truth: GaussianMixture
+
+
+class ConditionalSample(NamedTuple):
+    """Inputs, targets and the conditional distribution that the targets were drawn from.
+
+    Attributes:
+        x: inputs, shape `(N, 1)`, in radians.
+        y: targets, shape `(N, 1)`.
+        truth: from inputs `(..., 1)` to the mixture of the target, logits `(..., K)`, means and
+            scales `(..., K, 1)`.
+    """
+
+    x: jax.Array
+    y: jax.Array
+    truth: Callable[[jax.Array], GaussianMixture]
+
+
+def two_gaussians(
+    key: jax.Array,
+    size: int = 200,
+    *,
+    weights: Sequence[float] = (0.5, 0.5),
+    means: Sequence[Sequence[float]] = ((-2.0, -2.0), (2.0, 2.0)),
+    scale: float | Sequence[float] = 0.5,
+) -> Sample:
+    """Draw the Two-Gaussians data: points from well-separated isotropic Gaussians.
+
+    The number of points of each component is fixed, not drawn: `weights * size`, rounded to whole
+    numbers that add up to `size` (largest remainder). The order is shuffled.
+
+    The paper (Section 6.1, Table 7) takes 2 x 100 points "equally sampled from two distinct and
+    well-separated Gaussians in R^2" and prints neither their means nor their deviations, which
+    are seen in its Figure 2 only. The coordinates here are ours: the means are eleven standard
+    deviations apart.
+
+    Args:
+        key: a JAX random key.
+        size: the number of points `N`, at least 1.
+        weights: the shares of the components, `K` positive numbers that add up to 1.
+        means: the means of the components, `(K, D)`; more than two components are allowed.
+        scale: the standard deviation, in the units of the means: one number, or `K` of them.
+
+    Returns:
+        The points `y`, shape `(N, D)`, and the mixture `truth` with the given `weights`.
+
+    Raises:
+        ValueError: if an argument is out of range or `weights`, `means` and `scale` do not fit.
+    """
+    counts = _counts(weights, size)
+    centres = np.asarray(means, dtype=np.float64)
+    if centres.ndim != 2 or len(centres) != len(counts) or not np.isfinite(centres).all():
+        raise ValueError(
+            f"means must be finite numbers of shape (K, D) with K = {len(counts)} as in weights, "
+            f"got {means!r}"
+        )
+    deviations = np.asarray(scale, dtype=np.float64)
+    if deviations.shape not in {(), (len(counts),)} or not _positive(deviations):
+        raise ValueError(
+            f"scale must be one positive number, or one for each of the {len(counts)} components, "
+            f"got {scale!r}"
+        )
+    scales = np.broadcast_to(deviations.reshape(-1, 1), centres.shape)
+    truth = GaussianMixture(jnp.log(jnp.asarray(weights)), jnp.asarray(centres), jnp.array(scales))
+
+    order_key, noise_key = jax.random.split(key)
+    component = _shuffled_components(order_key, counts)
+    noise = jax.random.normal(noise_key, (size, centres.shape[1]))
+    return Sample(truth.means[component] + truth.scales[component] * noise, truth)
+
+
+def two_sinusoids(
+    key: jax.Array,
+    size: int = 2000,
+    *,
+    weights: Sequence[float] = (0.5, 0.5),
+    noise: float = 0.1,
+    noise_is: Literal["variance", "deviation"] = "variance",
+) -> ConditionalSample:
+    r"""Draw the Two-Sinusoids data: a target on one of two sine waves, with noise.
+
+    .. math:: x \sim U(0, 4\pi), \qquad
+       y = \pi \sin(x) + \xi \ \text{ or } \ y = \pi \sin(x + \pi) + \xi, \qquad
+       \xi \sim \mathcal{N}(0, 0.1)
+
+    The paper (Section 6.1, Table 8: 2 x 1000 points) does not say whether 0.1 is the variance or
+    the standard deviation of the noise: choose with `noise_is`. As in `two_gaussians`, the number
+    of points on each wave is fixed and the order is shuffled.
+
+    Args:
+        key: a JAX random key.
+        size: the number of points `N`, at least 1.
+        weights: the shares of the waves `pi sin(x)` and `pi sin(x + pi)`, which add up to 1.
+        noise: the second parameter of the noise's normal distribution, positive.
+        noise_is: what `noise` is: the "variance" or the standard "deviation".
+
+    Returns:
+        The inputs `x`, the targets `y`, both of shape `(N, 1)`, and the conditional `truth`.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+    if len(weights) != 2:
+        raise ValueError(f"weights must be two numbers, one for each wave, got {weights!r}")
+    counts = _counts(weights, size)
+    if noise_is not in ("variance", "deviation"):
+        raise ValueError(f"noise_is must be 'variance' or 'deviation', got {noise_is!r}")
+    if not _positive(np.asarray(noise)):
+        raise ValueError(f"noise must be a positive number, got {noise!r}")
+    deviation = math.sqrt(noise) if noise_is == "variance" else noise
+    log_weights = np.log(np.asarray(weights, dtype=np.float64))
+    phases = np.array([0.0, math.pi])
+
+    def truth(x: jax.Array) -> GaussianMixture:
+        """Return the mixture of the targets at the inputs `x`, shape `(..., 1)`."""
+        x = jnp.asarray(x, dtype=jnp.result_type(x, float))
+        means = math.pi * jnp.sin(x + phases.astype(x.dtype))[..., None]
+        logits = jnp.broadcast_to(jnp.asarray(log_weights, means.dtype), means.shape[:-1])
+        return GaussianMixture(logits, means, jnp.full_like(means, deviation))
+
+    order_key, input_key, noise_key = jax.random.split(key, 3)
+    component = _shuffled_components(order_key, counts)
+    x = jax.random.uniform(input_key, (size, 1), maxval=4.0 * math.pi)
+    means = jnp.take_along_axis(truth(x).means[..., 0], component[:, None], axis=1)
+    y = means + deviation * jax.random.normal(noise_key, (size, 1))
+    return ConditionalSample(x, y, truth)
+
+
+def _counts(weights: Sequence[float], size: int) -> NDArray[np.int64]:
+    """Round `weights * size` to whole numbers that add up to `size` (largest remainder)."""
+    shares = np.asarray(weights, dtype=np.float64)
+    if shares.ndim != 1 or not _positive(shares) or abs(shares.sum() - 1.0) > 1e-6:
+        raise ValueError(f"weights must be positive numbers that add up to 1, got {weights!r}")
+    if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
+        raise ValueError(f"size must be a whole number, at least 1, got {size!r}")
+    exact = np.round(shares * size, 9)  # 0.1 * 30 is 3, not 3.0000000000000004
+    counts = np.floor(exact).astype(np.int64)
+    by_remainder = np.argsort(counts - exact, kind="stable")
+    counts[by_remainder[: size - counts.sum()]] += 1
+    return counts
+
+
+def _positive(values: NDArray[np.float64]) -> bool:
+    """Say whether there are values and all are positive and finite."""
+    return bool(values.size and np.isfinite(values).all() and (values > 0).all())
+
+
+def _shuffled_components(key: jax.Array, counts: NDArray[np.int64]) -> jax.Array:
+    """Return the component of each point, `(N,)`, in random order."""
+    return jax.random.permutation(key, jnp.asarray(np.repeat(np.arange(len(counts)), counts)))
+
+
+# -------------------------------------------------------------------------------------- images
+
+
+class LabelledImages(NamedTuple):
+    """Grey images and the digits that they show.
+
+    Attributes:
+        images: `(N, P)` float32, a row of `P` pixels each, from 0 (background) to 1 (ink).
+        labels: `(N,)` int32, 0 to 9.
+    """
+
+    images: NDArray[np.float32]
+    labels: NDArray[np.int32]
+
+
+class _IdxFile(NamedTuple):
+    """What an IDX file of unsigned bytes should hold; `sha256` is of the uncompressed file."""
+
+    name: str
+    shape: tuple[int, ...]
+    sha256: str
+
+
+_MNIST: Final[dict[str, tuple[_IdxFile, _IdxFile]]] = {
+    "train": (
+        _IdxFile(
+            "train-images-idx3-ubyte",
+            (60_000, 28, 28),
+            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        ),
+        _IdxFile(
+            "train-labels-idx1-ubyte",
+            (60_000,),
+            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        ),
+    ),
+    "test": (
+        _IdxFile(
+            "t10k-images-idx3-ubyte",
+            (10_000, 28, 28),
+            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        ),
+        _IdxFile(
+            "t10k-labels-idx1-ubyte",
+            (10_000,),
+            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        ),
+    ),
+}
+
+_Split = Literal["train", "test"]
+
+
+def images(name: Literal["mnist", "digits"], split: _Split = "train") -> LabelledImages:
+    """Return the images of a data set by its name: `mnist` or `digits`, see there.
+
+    Raises:
+        ValueError: if there is no such data set or split.
+        DatasetError: if MNIST cannot be had.
+        ImportError: if a package that is needed to get the data is not installed.
+    """
+    if name == "mnist":
+        return mnist(split)
+    if name == "digits":
+        return digits(split)
+    raise ValueError(f"name must be 'mnist' or 'digits', got {name!r}")
+
+
+def digits(split: Literal["train", "test", "all"] = "all") -> LabelledImages:
+    """Return the 1,797 images of 8 x 8 pixels that come with scikit-learn.
+
+    They are not MNIST (Alpaydin and Kaynak's optical recognition of handwritten digits, UCI, the
+    test part) and never stand in for it. The split is ours: every fifth image is for testing.
+
+    Args:
+        split: "train" (1,438 images), "test" (359), or "all" in the order of scikit-learn.
+
+    Returns:
+        Images `(N, 64)` in [0, 1] (the 17 grey levels over 16) and labels `(N,)`.
+
+    Raises:
+        ValueError: if there is no such split.
+        ImportError: if scikit-learn is not installed.
+    """
+    bundled = _require("sklearn.datasets", "scikit-learn").load_digits()
+    is_test = np.arange(len(bundled.target)) % 5 == 4
+    rows = {"train": ~is_test, "test": is_test, "all": np.full_like(is_test, True)}
+    if split not in rows:
+        raise ValueError(f"split must be one of {sorted(rows)}, got {split!r}")
+    pixels = np.divide(bundled.data[rows[split]], 16.0).astype(np.float32)
+    return LabelledImages(pixels, bundled.target[rows[split]].astype(np.int32))
+
+
+def mnist(
+    split: _Split = "train", data_dir: str | os.PathLike[str] | None = None
+) -> LabelledImages:
+    """Return MNIST, checked against the known SHA-256 of its files.
+
+    The four IDX files (`train-images-idx3-ubyte`, ..., plain or with `.gz`) are taken from
+
+    1. `data_dir` or, without it, the folder named by the environment variable `NGEM_DATA_DIR`:
+       that folder or its subfolder `mnist`. If files are missing there, that is an error;
+    2. else the cache, where an earlier download put them: `NGEM_CACHE_DIR`, or the usual place
+       for caches on the platform, e.g. `~/.cache/ngem_tutorial`;
+    3. else a download through tensorflow-datasets (without TensorFlow), into the cache.
+
+    Args:
+        split: "train" (60,000 images) or "test" (10,000).
+        data_dir: a folder with the files.
+
+    Returns:
+        Images `(N, 784)` in [0, 1] (grey levels over 255), row by row, and labels `(N,)`.
+
+    Raises:
+        ValueError: if there is no such split.
+        DatasetError: if a file is missing, truncated, corrupted or of the wrong shape, or if the
+            download fails. The message names the file, what is wrong and what to do.
+        ImportError: if the files have to be downloaded and tensorflow-datasets is not installed.
+
+    References:
+        LeCun, Cortes and Burges, "The MNIST database of handwritten digits".
+    """
+    if split not in _MNIST:
+        raise ValueError(f"split must be one of {sorted(_MNIST)}, got {split!r}")
+    folder = data_dir or os.environ.get("NGEM_DATA_DIR") or None
+    if folder is not None:
+        source = "data_dir" if data_dir else "the environment variable NGEM_DATA_DIR"
+        paths = [_find(Path(folder).expanduser(), source, file.name) for file in _MNIST[split]]
+        remedy = "Replace it by an intact copy of the MNIST file of that name."
+    else:
+        paths = [_cache_dir() / "mnist" / file.name for file in _MNIST[split]]
+        if not all(path.exists() for path in paths):
+            _download_mnist(_cache_dir())
+        remedy = "Delete it, and it will be downloaded again."
+    pixels, labels = (
+        _read_idx(path, file, remedy) for path, file in zip(paths, _MNIST[split], strict=True)
+    )
+    scaled = np.divide(pixels.reshape(len(pixels), -1), np.float32(255), dtype=np.float32)
+    return LabelledImages(scaled, labels.astype(np.int32))
+
+
+def _find(folder: Path, source: str, name: str) -> Path:
+    """Return where the file is: in `folder` or its subfolder `mnist`, plain or compressed."""
+    candidates = [
+        place / f"{name}{end}" for place in (folder / "mnist", folder) for end in ("", ".gz")
+    ]
+    for path in candidates:
+        if path.exists():
+            return path
+    problem = "is missing" if folder.is_dir() else "is missing, and so is the folder"
+    raise DatasetError(
+        f"{folder}: the MNIST file {name} {problem}. Looked for it, plain and with .gz, in this "
+        f"folder, named by {source}, and in its subfolder mnist. Put the four IDX files of MNIST "
+        f"there, or leave {source} unset to have them downloaded."
+    )
+
+
+def _read_idx(path: Path, file: _IdxFile, remedy: str) -> NDArray[np.uint8]:
+    """Return the array of an IDX file of unsigned bytes, read-only, once everything is checked."""
+    header = 4 * (1 + len(file.shape))
+    size = header + math.prod(file.shape)
+    content = _content(path, size, remedy)
+
+    def wrong(problem: str) -> DatasetError:
+        return DatasetError(f"{path}: {problem}. {remedy}")
+
+    if len(content) < header:
+        raise wrong(f"truncated: {len(content)} bytes are less than its header of {header}")
+    magic, *shape = (int(number) for number in np.frombuffer(content, ">u4", 1 + len(file.shape)))
+    expected_magic = 0x0800 + len(file.shape)  # unsigned bytes, and the number of axes
+    if magic != expected_magic:
+        raise wrong(
+            f"not the expected IDX file: starts with {magic:#06x}, not {expected_magic:#06x}"
+        )
+    if tuple(shape) != file.shape:
+        raise wrong(f"has the shape {tuple(shape)}, not {file.shape}")
+    if len(content) != size:
+        problem = f"truncated: {len(content)}" if len(content) < size else f"more than {size}"
+        raise wrong(f"{problem} bytes where its header announces {size}")
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != file.sha256:
+        raise wrong(f"corrupted: the SHA-256 of its content is {digest}, not {file.sha256}")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(file.shape)
+
+
+def _content(path: Path, size: int, remedy: str) -> bytes:
+    """Return the file's content, uncompressed, of which at most one byte more than `size`."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            return stream.read(size + 1)
+    except EOFError as error:
+        raise DatasetError(f"{path}: truncated: its gzip stream has no end. {remedy}") from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise DatasetError(f"{path}: corrupted gzip file ({error}). {remedy}") from error
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error.strerror}). {remedy}") from error
+
+
+# ------------------------------------------------------------------------------------ download
+
+
+def _cache_dir() -> Path:
+    """Return the folder for downloaded data; see `mnist`."""
+    if chosen := os.environ.get("NGEM_CACHE_DIR"):
+        return Path(chosen).expanduser()
+    usual = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or "~/.cache"
+    return Path(usual).expanduser() / "ngem_tutorial"
+
+
+def _require(module: str, package: str) -> Any:
+    """Import an optional module, or say which extra brings it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"{package} is needed for this and could not be imported ({error}). "
+            'Install it with: pip install "ngem-tutorial[data]"'
+        ) from error
+
+
+def _download_mnist(cache: Path) -> None:
+    """Download MNIST with tensorflow-datasets' own manager and checksums, into `cache`/mnist.
+
+    Only files whose content was checked get there, each in one step.
+    """
+    tfds = _require("tensorflow_datasets", "tensorflow-datasets")
+    known = tfds.builder_cls("mnist").url_infos  # from addresses to sizes and checksums
+    addresses = {Path(address).name: address for address in known}
+    files = [file for split in _MNIST.values() for file in split]
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=cache) as folder:
+            _check_connection(next(iter(known)))
+            manager = tfds.download.DownloadManager(
+                download_dir=folder, url_infos=known, force_checksums_validation=True
+            )
+            paths = manager.download({file.name: addresses[f"{file.name}.gz"] for file in files})
+            for file in files:  # all of them are checked before the first is kept
+                _read_idx(Path(paths[file.name]), file, "Try again.")
+            for file in files:
+                content = gzip.decompress(Path(paths[file.name]).read_bytes())
+                write_atomically(cache / "mnist" / file.name, content)
+    except DatasetError:
+        raise
+    except Exception as error:  # whatever the network, the manager or the file system raise
+        raise DatasetError(
+            f"{cache / 'mnist'}: MNIST is not there, and downloading it failed "
+            f"({type(error).__name__}: {error}). Connect to the network and try again, or put the "
+            "four IDX files of MNIST in a folder and name it by the environment variable "
+            "NGEM_DATA_DIR."
+        ) from error
+
+
+def _check_connection(address: str) -> None:
+    """Fail at once without a network: the download manager would try again for minutes."""
+    _require("requests", "requests").head(address, timeout=30)
