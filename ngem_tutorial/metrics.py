@@ -1,0 +1,99 @@
+"""Numbers that summarise runs: shares of successes and means, with their intervals."""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special  # type: ignore[import-untyped]  # comes with JAX, which depends on it
+
+__all__ = ["MeanInterval", "mean_and_interval", "wilson_interval"]
+
+
+class MeanInterval(NamedTuple):
+    """A mean over runs and how well it is known; all in the units of the values.
+
+    Attributes:
+        mean: the mean.
+        sd: the standard deviation of single values, with `n - 1` in the denominator.
+        half_width: the confidence interval of the mean is `mean - half_width` to
+            `mean + half_width`.
+    """
+
+    mean: NDArray[np.float64]
+    sd: NDArray[np.float64]
+    half_width: NDArray[np.float64]
+
+
+def wilson_interval(
+    successes: ArrayLike, trials: ArrayLike, confidence: float = 0.95
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    r"""Return Wilson's score interval of a probability of success.
+
+    .. math:: \frac{\hat p + z^2 / 2n \pm z \sqrt{\hat p (1 - \hat p) / n + z^2 / 4n^2}}
+       {1 + z^2 / n}
+
+    It stays within [0, 1] and is sensible for few trials, none or only successes included.
+
+    Args:
+        successes: numbers of successes, any shape.
+        trials: numbers of trials `n`, at least 1, of a shape that broadcasts with `successes`.
+        confidence: the probability that the interval covers the truth, between 0 and 1.
+
+    Returns:
+        The lower and the upper ends, in the common shape.
+
+    Raises:
+        ValueError: if a number is out of range or not whole.
+
+    References:
+        Wilson, "Probable inference, the law of succession, and statistical inference",
+        Journal of the American Statistical Association 22, 1927.
+    """
+    k, n = np.broadcast_arrays(np.asarray(successes, float), np.asarray(trials, float))
+    if not np.all((n >= 1) & (n % 1 == 0)):
+        raise ValueError(f"trials must be whole numbers, at least 1, got {trials!r}")
+    if not np.all((k >= 0) & (k <= n) & (k % 1 == 0)):
+        raise ValueError(f"successes must be whole numbers from 0 to trials, got {successes!r}")
+    z = NormalDist().inv_cdf(_upper_tail(confidence))
+    share = k / n
+    centre = share + z**2 / (2 * n)
+    spread = z * np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
+    low, high = ((centre + sign * spread) / (1 + z**2 / n) for sign in (-1, 1))
+    return np.where(k == 0, 0.0, low), np.where(k == n, 1.0, high)  # exact, not up to rounding
+
+
+def mean_and_interval(values: ArrayLike, axis: int = 0, confidence: float = 0.95) -> MeanInterval:
+    """Return the mean over runs, the standard deviation and Student's interval of the mean.
+
+    The half width is `t sd / sqrt(n)`, `t` being the quantile of Student's distribution with
+    `n - 1` degrees of freedom; it supposes that the values are independent and about normal.
+    A value that is not finite makes the results of its row NaN or infinite: nothing is dropped.
+
+    Args:
+        values: numbers of any shape with `n` of at least 2 along `axis`.
+        axis: the axis of the runs.
+        confidence: the probability that the interval covers the truth, between 0 and 1.
+
+    Returns:
+        The three numbers, of the shape of `values` without `axis`.
+
+    Raises:
+        ValueError: if there are fewer than two values, or `confidence` is out of range.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    n = array.shape[axis] if array.ndim else 1
+    if n < 2:
+        raise ValueError(f"values must have at least 2 entries along axis {axis}, got {n}")
+    quantile = special.stdtrit(n - 1, _upper_tail(confidence))
+    sd = array.std(axis=axis, ddof=1)
+    return MeanInterval(array.mean(axis=axis), sd, quantile * sd / np.sqrt(n))
+
+
+def _upper_tail(confidence: float) -> float:
+    """Return the level of the upper end of a central interval."""
+    if not 0.0 < confidence < 1.0:
+        raise ValueError(f"confidence must be between 0 and 1, got {confidence!r}")
+    return 0.5 + 0.5 * confidence
