@@ -1,7 +1,7 @@
 # Plain venv + pip. Every target can be run from any state and again.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help env book test notebooks serve lint clean FORCE
+.PHONY: help env notebooks book test lint serve clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv

@@ -1,7 +1,7 @@
 """Put MathJax beside the book, so that mathematics is typeset without a network.
 
 As a script it fetches the pinned npm package, checks it and keeps the part a reader loads. As a
-Sphinx extension it points the book at that copy, or leaves Sphinx's default address when there is none.
+Sphinx extension it points the book at that copy, or leaves Sphinx's default when there is none.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ from pathlib import Path
 from typing import Any
 
 VERSION = "3.2.2"
-INTEGRITY = (
-    "sha512-Bt+SSVU8eBG27zChVewOicYs7Xsdt40qm4+UpHyX7k0/O9NliPc+x77k1/FEsPsjKPZGJvtRZM1vO+geW0OhGw=="
-)
+INTEGRITY = "sha512-Bt+SSVU8eBG27zChVewOicYs7Xsdt40qm4+UpHyX7k0/O9NliPc+x77k1/FEsPsjKPZGJvtRZM1vO+geW0OhGw=="
 KEPT = (
     "package/LICENSE",
     "package/es5/tex-chtml.js",

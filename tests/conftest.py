@@ -1,0 +1,80 @@
+"""What every test run needs: a quiet JAX on the CPU, and an account of what was skipped."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+# Before JAX starts. Without PJRT_NPROC=1, jax 0.10 can deadlock on two cores.
+os.environ.setdefault("PJRT_NPROC", "1")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("NGEM_PROGRESS", "0")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import pytest
+
+# A data set is there if, for each of its parts, one of the alternatives is.
+DATA: dict[str, list[tuple[str, ...]]] = {
+    "mnist": [
+        tuple(f"{folder}{part}{suffix}" for folder in ("mnist/", "") for suffix in ("", ".gz"))
+        for part in (
+            "train-images-idx3-ubyte",
+            "train-labels-idx1-ubyte",
+            "t10k-images-idx3-ubyte",
+            "t10k-labels-idx1-ubyte",
+        )
+    ],
+    "uci": [(f"uci/{part}/data.txt",) for part in ("bostonHousing", "energy", "kin8nm")],
+}
+NO_SKIPS = os.environ.get("NGEM_NO_SKIPS") == "1"
+_skipped: Counter[str] = Counter()
+
+
+def missing(data: str) -> str | None:
+    """Return why a data set cannot be used, or `None` if it can."""
+    folder = os.environ.get("NGEM_DATA_DIR")
+    if not folder:
+        return f"needs {data}, and NGEM_DATA_DIR is not set"
+    for alternatives in DATA[data]:
+        if not any((Path(folder) / name).is_file() for name in alternatives):
+            return f"needs {data}, and NGEM_DATA_DIR has no {alternatives[0]}"
+    return None
+
+
+def needs_of(item: pytest.Item) -> list[str]:
+    """Return the data sets that a test, or the notebook that a cell is from, declares."""
+    if item.path.suffix == ".ipynb":
+        metadata = json.loads(item.path.read_text(encoding="utf-8"))["metadata"]
+        return metadata.get("ngem", {}).get("needs", [])
+    return [data for mark in item.iter_markers("needs") for data in mark.args]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for reason in filter(None, map(missing, needs_of(item))):
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _count(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        _skipped[reason.removeprefix("Skipped: ")] += 1
+
+
+pytest_runtest_logreport = _count
+pytest_collectreport = _count
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if NO_SKIPS and _skipped and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for reason, number in sorted(_skipped.items()):
+        terminalreporter.write_line(f"{number} skipped: {reason}")
+    if NO_SKIPS and _skipped:
+        terminalreporter.write_line("NGEM_NO_SKIPS=1: the run fails because of what was skipped")

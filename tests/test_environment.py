@@ -1,0 +1,83 @@
+"""pyproject.toml, constraints.txt and environment.yml describe one environment."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+PIN_LINES = [
+    line
+    for line in (ROOT / "constraints.txt").read_text().splitlines()
+    if line and not line.startswith("#")
+]
+PINS = {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in PIN_LINES}
+OWN = canonicalize_name(PROJECT["name"])
+
+
+def requirements(groups: list[list[str]]) -> list[Requirement]:
+    return [Requirement(text) for group in groups for text in group]
+
+
+def needed(name: str, seen: set[str]) -> set[str]:
+    """All installed distributions that `name`, as installed, asks for on this machine."""
+    for text in importlib.metadata.requires(name) or []:
+        requirement = Requirement(text)
+        applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        other = canonicalize_name(requirement.name)
+        if applies and other not in seen:
+            seen.add(other)
+            needed(other, seen)
+    return seen
+
+
+def test_constraints_are_exact_sorted_and_without_addresses():
+    assert all(re.fullmatch(r"[a-z0-9._-]+==[\w.+]+", line) for line in PIN_LINES)
+    assert sorted(PIN_LINES) == PIN_LINES
+    assert len(PINS) == len(PIN_LINES)
+
+
+@pytest.mark.parametrize(
+    "requirement",
+    requirements([PROJECT["dependencies"], *EXTRAS.values()]),
+    ids=str,
+)
+def test_every_requirement_is_pinned_within_its_bounds(requirement):
+    name = canonicalize_name(requirement.name)
+    if name != OWN:
+        assert requirement.specifier.contains(PINS[name], prereleases=True)
+
+
+def test_what_the_requirements_pull_in_is_pinned_too():
+    groups = [PROJECT["dependencies"], *EXTRAS.values()]
+    direct = {canonicalize_name(requirement.name) for requirement in requirements(groups)}
+    installed = {canonicalize_name(d.metadata["Name"]) for d in importlib.metadata.distributions()}
+    pulled = {other for name in (direct - {OWN}) & installed for other in needed(name, {name})}
+    assert pulled - PINS.keys() == set()
+
+
+def test_dev_has_every_extra():
+    own = [r for r in requirements([EXTRAS["dev"]]) if canonicalize_name(r.name) == OWN]
+    assert own[0].extras == EXTRAS.keys() - {"dev"}
+
+
+def test_environment_yml_installs_the_same():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    assert environment["name"] == PROJECT["name"]
+    *conda, pip = environment["dependencies"]
+    assert conda == ["python=" + PROJECT["requires-python"].removeprefix(">="), "pip"]
+    assert pip == {"pip": ["-c constraints.txt", "-e .[dev]"]}
+
+
+@pytest.mark.parametrize("file", ["pyproject.toml", "constraints.txt", "environment.yml"])
+def test_no_addresses(file):
+    assert "://" not in (ROOT / file).read_text()

@@ -1,0 +1,115 @@
+"""The repository as a stranger gets it: README commands work, nothing points to one machine."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+import ngem_tutorial
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+# Put together from parts, so that this file passes its own test.
+FOREIGN = {
+    "a package registry's host": r"\b(pypi\.{o}|{f}\.pythonhosted|registry\.{n}|deb\.{d})\b".format(
+        o="org", f="files", n="npmjs", d="debian"
+    ),
+    "a package index or a resolved download": r"https?://\S+/(?:simp"
+    r'le|packages)/|"resol'
+    r'ved": *"http',
+    "a path of one machine": r"(?<![\w.])/(?:wor" r"k|home|root|Users)/\w",
+}
+SHARED = "../sha" + "red"
+
+
+def tracked() -> list[Path]:
+    """Return the text files under version control, of an export all its files."""
+    listing = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listing.returncode:
+        pytest.fail("not a git repository: what would be published cannot be listed")
+    files = [ROOT / name for name in listing.stdout.split("\0") if name]
+    return [file for file in files if file.is_file() and b"\0" not in file.read_bytes()]
+
+
+def test_nothing_points_to_one_machine():
+    found = []
+    for file in tracked():
+        text = file.read_text(encoding="utf-8")
+        found += [
+            (str(file.relative_to(ROOT)), w) for w, p in FOREIGN.items() if re.search(p, text)
+        ]
+        if SHARED in text and file != ROOT / ".ci/run":
+            found.append((str(file.relative_to(ROOT)), SHARED))
+        if f"{ROOT}/" in text:
+            found.append((str(file.relative_to(ROOT)), "the path of this clone"))
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("https://files." + "pythonhosted.org/x", "a package registry's host"),
+        ("index https://example.com/sim" + "ple/", "a package index or a resolved download"),
+        ("see /ho" + "me/me/book", "a path of one machine"),
+    ],
+)
+def test_the_patterns_find_what_they_should(text, what):
+    assert re.search(FOREIGN[what], text)
+    assert not re.search(FOREIGN[what], "on: .github/workflows/book.yml, framework/x")
+
+
+def test_every_make_command_in_the_readme_exists():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(
+        re.findall(r"\bmake ([a-z]+)\b", "\n".join(re.findall(r"`[^`]+`|```.*?```", README, re.S)))
+    )
+    assert {"book", "test"} <= named <= targets
+
+
+def snippets(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def test_python_snippets_of_the_readme_run():
+    assert snippets("python")
+    for code in snippets("python"):
+        subprocess.run(
+            [sys.executable, "-W", "error", "-c", code], check=True, timeout=120, cwd=ROOT
+        )
+
+
+def test_every_target_says_what_it_does():
+    makefile = (ROOT / "Makefile").read_text()
+    lines = re.findall(r"^[a-z]+:.*", makefile, re.MULTILINE)
+    assert [line for line in lines if " ## " not in line] == []
+    phony = re.search(r"^\.PHONY: (.*)", makefile, re.MULTILINE)[1].split()
+    assert {line.partition(":")[0] for line in lines} == set(phony)
+
+
+def test_files_named_in_the_readme_and_contributing_exist():
+    for document in ("README.md", "CONTRIBUTING.md"):
+        text = (ROOT / document).read_text()
+        links = re.findall(r"\]\(([^)#:]+)\)", text)
+        assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_citation_names_the_paper_and_its_authors():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    (paper,) = citation["references"]
+    names = [f"{author['given-names']} {author['family-names']}" for author in paper["authors"]]
+    assert names == ["Yutao Chen", "Jasmine Bayrooti", "Steven Morad"]
+
+
+def test_one_version_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert project["version"] == str(citation["version"]) == ngem_tutorial.__version__

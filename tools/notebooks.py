@@ -1,0 +1,307 @@
+"""Keep the book's notebooks in step with what they come from.
+
+A page is a MyST ``.md`` whose front matter names a kernel; the ``.ipynb`` beside it carries the
+executed outputs and, under ``metadata.ngem.stamp``, hashes of what those outputs depend on: the
+page's code cells, the package's source, and the result files that the page declares::
+
+    ngem:
+      results: [two_gaussians]   # folders of results/ that the page reads
+      needs: [mnist]             # data sets that it needs
+
+Usage::
+
+    python tools/notebooks.py status           # which pages are out of date, and why
+    python tools/notebooks.py run [PAGE ...]   # re-execute those that are (--force: all)
+    python tools/notebooks.py check            # exit status 1 if any is
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+import yaml
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+Notebook = nbformat.NotebookNode
+ROOT = Path(__file__).resolve().parents[1]
+TIMEOUT = 600  # seconds for one cell
+LANGUAGE = {"name": "python", "file_extension": ".py", "pygments_lexer": "ipython3"}
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+
+
+# As in the Makefile: no deadlock of jax 0.10, and nothing in the outputs that is not the page's.
+ENVIRONMENT = {"PJRT_NPROC": "1", "NGEM_PROGRESS": "0", "TF_CPP_MIN_LOG_LEVEL": "2"}
+
+
+class _ThisInterpreter(KernelSpecManager):
+    """Finds this program's own interpreter under every name, whatever kernels are installed."""
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        argv.append("--log-level=ERROR")
+        return KernelSpec(argv=argv, display_name=kernel_name, language="python")
+
+
+class _Kernel(AsyncKernelManager):
+    """Starts kernels with the interpreter that runs this program."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(kernel_spec_manager=_ThisInterpreter(), **options)
+
+
+def front_matter(page: Path) -> dict[str, Any]:
+    """Return the YAML front matter of a Markdown file, empty if it has none."""
+    match = re.match(r"---\n(.*?\n)---\s*\n", page.read_text(encoding="utf-8"), re.DOTALL)
+    return (yaml.safe_load(match[1]) or {}) if match else {}
+
+
+def hash_files(files: Iterable[Path], root: Path) -> str:
+    """Return one sha256 of names and contents, whatever the order and the kind of line ends."""
+    digest = hashlib.sha256()
+    for file in sorted(files, key=lambda file: file.relative_to(root).as_posix()):
+        content = file.read_bytes().replace(b"\r\n", b"\n")
+        digest.update(f"{file.relative_to(root).as_posix()}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def hash_code(notebook: Notebook) -> str:
+    """Return a sha256 of the sources and tags of the code cells."""
+    cells = [
+        [cell.source, sorted(cell.metadata.get("tags", []))]
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    ]
+    return hashlib.sha256(repr(cells).encode()).hexdigest()
+
+
+def cell_text(notebook: Notebook) -> list[tuple[str, str, dict[str, Any]]]:
+    """Return type, source and metadata of every cell: all of a notebook but its outputs."""
+    return [(cell.cell_type, cell.source, dict(cell.metadata)) for cell in notebook.cells]
+
+
+def normalise(notebook: Notebook) -> None:
+    """Remove from `notebook`, in place, what differs between two runs of the same page."""
+    seen: Counter[str] = Counter()
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        content = f"{cell.cell_type}\0{cell.source}"
+        seen[content] += 1
+        cell["id"] = hashlib.sha256(f"{content}\0{seen[content]}".encode()).hexdigest()[:12]
+        for output in cell.get("outputs", []):
+            output.pop("transient", None)
+    notebook.metadata["language_info"] = LANGUAGE
+    notebook.metadata["kernelspec"] = KERNEL
+    notebook.metadata.pop("jupytext", None)
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+
+
+def write(notebook: Notebook, path: Path) -> None:
+    """Write `notebook` to `path`, all or nothing."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8", newline="\n")
+    os.replace(temporary, path)
+
+
+@dataclass(frozen=True)
+class State:
+    """How a notebook stands to its page.
+
+    Attributes:
+        stale: why its outputs are out of date; empty if they are not.
+        in_step: whether its cells, outputs aside, are those of the page.
+    """
+
+    stale: tuple[str, ...]
+    in_step: bool
+
+    @property
+    def fresh(self) -> bool:
+        """Whether nothing needs to be done."""
+        return self.in_step and not self.stale
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        if self.stale:
+            return "stale: " + ", ".join(self.stale)
+        return "fresh" if self.in_step else "text differs"
+
+
+@dataclass(frozen=True)
+class Book:
+    """The notebooks of a project.
+
+    Attributes:
+        root: the project's folder, with `book/`, `ngem_tutorial/` and `results/` in it.
+    """
+
+    root: Path = ROOT
+
+    def pages(self) -> list[Path]:
+        """Return the `.md` files of the book that are notebooks, sorted."""
+        files = sorted((self.root / "book").rglob("*.md"))
+        files = [file for file in files if "_build" not in file.parts]
+        return [file for file in files if {"kernelspec", "jupytext"} & front_matter(file).keys()]
+
+    def name(self, page: Path) -> str:
+        """Return how a page is called: its path in the project."""
+        return page.resolve().relative_to(self.root.resolve()).as_posix()
+
+    def source(self, page: Path) -> Notebook:
+        """Read a page as a notebook without outputs."""
+        notebook = jupytext.read(page, fmt="md:myst")
+        normalise(notebook)
+        return notebook
+
+    def stored(self, page: Path) -> Notebook | None:
+        """Read the executed notebook beside a page, or `None` if there is none."""
+        path = page.with_suffix(".ipynb")
+        return nbformat.read(path, as_version=4) if path.exists() else None
+
+    def stamp(self, page: Path) -> dict[str, str]:
+        """Return the hashes of all that a page's outputs depend on.
+
+        Raises:
+            FileNotFoundError: if the page declares results that are not in `results/`.
+        """
+        package = (self.root / "ngem_tutorial").rglob("*.py")
+        results: list[Path] = []
+        for name in front_matter(page).get("ngem", {}).get("results", []):
+            files = [file for file in (self.root / "results" / name).rglob("*") if file.is_file()]
+            if not files:
+                raise FileNotFoundError(f"{self.name(page)}: no files in results/{name}")
+            results += files
+        return {
+            "code": hash_code(self.source(page)),
+            "package": hash_files(package, self.root),
+            "results": hash_files(results, self.root),
+        }
+
+    def state(self, page: Path) -> State:
+        """Compare a page with the notebook beside it."""
+        notebook = self.stored(page)
+        if notebook is None:
+            return State(("no notebook",), in_step=False)
+        # A hand-edited notebook is told by its own cells, whatever its stamp says.
+        was = notebook.metadata.get("ngem", {}).get("stamp", {})
+        now = self.stamp(page)
+        stale = [f"{part} changed" for part in now if was.get(part) != now[part]]
+        if "code changed" not in stale and hash_code(notebook) != now["code"]:
+            stale.append("notebook edited")
+        source = self.source(page)
+        in_step = cell_text(notebook) == cell_text(source) and _declared(notebook) == _declared(
+            source
+        )
+        return State(tuple(stale), in_step)
+
+    def execute(self, page: Path) -> None:
+        """Run a page in a fresh kernel, in the page's folder, and store the outputs.
+
+        Raises:
+            CellExecutionError: if a cell fails; the stored notebook stays as it was.
+        """
+        notebook = self.source(page)
+        stamp = self.stamp(page)  # before running: an edit meanwhile makes the result stale
+        client = NotebookClient(
+            notebook,
+            kernel_manager_class=_Kernel,
+            resources={"metadata": {"path": str(page.parent)}},
+            timeout=TIMEOUT,
+            record_timing=False,
+            coalesce_streams=True,
+        )
+        client.execute(env=os.environ | ENVIRONMENT)
+        normalise(notebook)
+        notebook.metadata.setdefault("ngem", {})["stamp"] = stamp
+        write(notebook, page.with_suffix(".ipynb"))
+
+    def sync(self, page: Path) -> None:
+        """Take over a page's prose and cell metadata; the code, hence the outputs, are the same."""
+        old, new = self.stored(page), self.source(page)
+        assert old is not None  # only a notebook that exists can differ in its text
+        ran = [cell for cell in old.cells if cell.cell_type == "code"]
+        code = [cell for cell in new.cells if cell.cell_type == "code"]
+        for before, after in zip(ran, code, strict=True):
+            after.outputs, after.execution_count = before.outputs, before.execution_count
+        new.metadata.setdefault("ngem", {})["stamp"] = old.metadata["ngem"]["stamp"]
+        write(new, page.with_suffix(".ipynb"))
+
+
+def _declared(notebook: Notebook) -> dict[str, Any]:
+    """Return what a page's front matter says under `ngem`."""
+    return {
+        key: value for key, value in notebook.metadata.get("ngem", {}).items() if key != "stamp"
+    }
+
+
+def update(book: Book, page: Path, force: bool = False) -> str:
+    """Bring one notebook up to date and return what was done."""
+    state = book.state(page)
+    if force or state.stale:
+        start = time.perf_counter()
+        book.execute(page)
+        return f"executed in {time.perf_counter() - start:.1f} s ({'forced' if force else state})"
+    if not state.in_step:
+        book.sync(page)
+        return "text taken over"
+    return "fresh"
+
+
+def run(book: Book, pages: list[Path], force: bool = False) -> int:
+    """Bring `pages` up to date one after the other; return how many failed."""
+    failed = 0
+    for number, page in enumerate(pages, start=1):
+        print(f"[{number}/{len(pages)}] {book.name(page)} ... ", end="", flush=True)
+        try:
+            print(update(book, page, force))
+        except (CellExecutionError, CellTimeoutError, DeadKernelError, OSError) as error:
+            failed += 1
+            print(f"failed; the stored notebook is unchanged\n{error}", file=sys.stderr)
+    return failed
+
+
+def report(book: Book, pages: list[Path]) -> int:
+    """Print the state of `pages`; return how many are not fresh."""
+    width = max((len(book.name(page)) for page in pages), default=0)
+    states = {page: book.state(page) for page in pages}
+    for page, state in states.items():
+        print(f"{book.name(page):{width}}  {state}")
+    return sum(not state.fresh for state in states.values())
+
+
+def main(arguments: list[str] | None = None, book: Book | None = None) -> int:
+    """Run the command line; return the exit status."""
+    book = book or Book()
+    parser = argparse.ArgumentParser(description="Keep the book's notebooks in step.")
+    parser.add_argument("command", choices=["status", "run", "check"])
+    parser.add_argument("pages", nargs="*", metavar="PAGE", help="a page's .md; all pages if none")
+    parser.add_argument("--force", action="store_true", help="run: execute fresh pages too")
+    options = parser.parse_intermixed_args(arguments)
+    known = {page.resolve(): page for page in book.pages()}
+    unknown = [page for page in options.pages if Path(page).resolve() not in known]
+    if unknown:
+        parser.error(f"not a notebook page of the book: {', '.join(unknown)}")
+    pages = [known[Path(page).resolve()] for page in options.pages] or list(known.values())
+    if options.command == "run":
+        return min(run(book, pages, options.force), 1)
+    outdated = report(book, pages)
+    return min(outdated, 1) if options.command == "check" else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
