@@ -17,7 +17,10 @@ from pathlib import Path
 from typing import Any
 
 VERSION = "3.2.2"
-INTEGRITY = "sha512-Bt+SSVU8eBG27zChVewOicYs7Xsdt40qm4+UpHyX7k0/O9NliPc+x77k1/FEsPsjKPZGJvtRZM1vO+geW0OhGw=="
+INTEGRITY = (
+    "sha512-"
+    "Bt+SSVU8eBG27zChVewOicYs7Xsdt40qm4+UpHyX7k0/O9NliPc+x77k1/FEsPsjKPZGJvtRZM1vO+geW0OhGw=="
+)
 KEPT = (
     "package/LICENSE",
     "package/es5/tex-chtml.js",
