@@ -262,6 +262,11 @@ def _check_values(logits: jax.Array, means: jax.Array, scales: jax.Array) -> Non
         if isinstance(array, jax.core.Tracer):
             continue
         if not bool(jnp.isfinite(array).all()):
-            raise ValueError(f"{name} must be finite, got {array}")
+            raise ValueError(f"{name} must be finite, got {_first(array, ~jnp.isfinite(array))}")
         if name == "scales" and not bool((array > 0).all()):
-            raise ValueError(f"scales must be positive, got {array}")
+            raise ValueError(f"scales must be positive, got {_first(array, array <= 0)}")
+
+
+def _first(array: jax.Array, bad: jax.Array) -> str:
+    index = tuple(int(i) for i in jnp.argwhere(bad)[0])
+    return f"{array[index]} at {index}"

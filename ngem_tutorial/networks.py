@@ -1,0 +1,223 @@
+"""Flax modules that return Gaussian mixtures: `network(x) -> GaussianMixture`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import ArrayLike
+
+from ngem_tutorial.fisher import Coordinate
+from ngem_tutorial.mixtures import GaussianMixture
+
+__all__ = ["LabelConditioned", "MixtureDensityNetwork", "PlainMixture", "choose_initial_means"]
+
+Activation = Literal["gelu", "relu", "tanh", "silu"]
+ScaleFunction = Literal["softplus", "exp"]
+
+
+class MixtureDensityNetwork(nnx.Module):
+    r"""A multilayer perceptron whose output is a Gaussian mixture (Bishop, 1994).
+
+    The last layer gives, for each input, `K` logits, `K D` means and `K D` numbers `a` from which
+    the scales are `sigma = min_scale + softplus(a)` or `min_scale + exp(a)`.
+
+    Args:
+        in_features: number of input features.
+        num_components: `K`.
+        dim: `D`, dimension of the targets.
+        hidden: widths of the hidden layers.
+        activation: of the hidden layers: `"gelu"`, `"relu"`, `"tanh"` or `"silu"`.
+        trunks: 1, one perceptron for everything, or 2, one for the logits and one for the
+            Gaussians.
+        scale: what makes the scales positive, `"softplus"` or `"exp"`.
+        min_scale: floor of the scales, in the units of the targets. It bounds the likelihood.
+        initial_means: bias of the means' layer, shape `(K, D)`, where the means start up to the
+            random last layer; zeros if not given. See `choose_initial_means`.
+        initial_scale: where the scales start, likewise, a number or shape `(D,)` or `(K, D)`.
+        rngs: the random streams of the weights.
+
+    Raises:
+        ValueError: if a size is not positive, a choice is unknown, `initial_scale` is not above
+            `min_scale` or `initial_means` has the wrong shape.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_components: int,
+        dim: int,
+        *,
+        hidden: Sequence[int] = (128, 128),
+        activation: Activation = "gelu",
+        trunks: Literal[1, 2] = 1,
+        scale: ScaleFunction = "softplus",
+        min_scale: float = 1e-3,
+        initial_means: ArrayLike | None = None,
+        initial_scale: ArrayLike = 1.0,
+        rngs: nnx.Rngs,
+    ) -> None:
+        """Build the layers."""
+        sizes = {"in_features": in_features, "num_components": num_components, "dim": dim}
+        for name, size in (*sizes.items(), *(("hidden", width) for width in hidden)):
+            if size < 1:
+                raise ValueError(f"{name} must be at least 1, got {size}")
+        for name, value, choices in (
+            ("activation", activation, get_args(Activation)),
+            ("trunks", trunks, (1, 2)),
+            ("scale", scale, get_args(ScaleFunction)),
+        ):
+            if value not in choices:
+                raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+        if not min_scale >= 0.0:
+            raise ValueError(f"min_scale must not be negative, got {min_scale}")
+        self.num_components, self.dim = num_components, dim
+        self.activation, self.scale, self.min_scale = activation, scale, min_scale
+        self.trunk = _layers((in_features, *hidden), rngs)
+        self.logits_trunk = _layers((in_features, *hidden), rngs) if trunks == 2 else None
+        features = hidden[-1] if hidden else in_features
+        event = (num_components, dim)
+        self.logits = nnx.Linear(features, num_components, rngs=rngs)
+        self.means = nnx.Linear(features, num_components * dim, rngs=rngs)
+        self.scales = nnx.Linear(features, num_components * dim, rngs=rngs)
+        if initial_means is not None:
+            self._set_bias(self.means, "initial_means", jnp.asarray(initial_means, float), event)
+        raw = self._raw_scale(jnp.asarray(initial_scale, float))
+        self._set_bias(self.scales, "initial_scale", jnp.broadcast_to(raw, event), event)
+
+    def __call__(self, x: ArrayLike) -> GaussianMixture:
+        """Map features of shape `(..., in_features)` to mixtures of batch shape `(...)`.
+
+        Raises:
+            ValueError: if the last axis of `x` is not `in_features`.
+        """
+        x = jnp.asarray(x)
+        layer = self.trunk[0] if len(self.trunk) else self.logits
+        if x.ndim == 0 or x.shape[-1] != layer.in_features:
+            raise ValueError(f"x must have shape (..., {layer.in_features}), got {x.shape}")
+        h = self._perceptron(self.trunk, x)
+        h_logits = h if self.logits_trunk is None else self._perceptron(self.logits_trunk, x)
+        event = (*x.shape[:-1], self.num_components, self.dim)
+        a = self.scales(h).reshape(event)
+        positive = jax.nn.softplus(a) if self.scale == "softplus" else jnp.exp(a)
+        return GaussianMixture(
+            self.logits(h_logits), self.means(h).reshape(event), self.min_scale + positive
+        )
+
+    def _perceptron(self, layers: nnx.List[nnx.Linear], h: jax.Array) -> jax.Array:
+        act: Callable[[jax.Array], jax.Array] = getattr(jax.nn, self.activation)
+        for layer in layers:
+            h = act(layer(h))
+        return h
+
+    def _raw_scale(self, sigma: jax.Array) -> jax.Array:
+        """The `a` whose scale is `sigma`."""
+        if not isinstance(sigma, jax.core.Tracer) and not bool((sigma > self.min_scale).all()):
+            raise ValueError(
+                f"initial_scale must be above min_scale = {self.min_scale}, got {sigma}"
+            )
+        positive = sigma - self.min_scale
+        if self.scale == "exp":
+            return jnp.log(positive)
+        return positive + jnp.log(-jnp.expm1(-positive))
+
+    @staticmethod
+    def _set_bias(layer: nnx.Linear, name: str, value: jax.Array, event: tuple[int, int]) -> None:
+        if value.shape != event:
+            raise ValueError(f"{name} must have shape (K, D) = {event}, got {value.shape}")
+        assert layer.bias is not None
+        layer.bias[...] = value.ravel().astype(layer.bias.dtype)
+
+
+class PlainMixture(nnx.Module):
+    """A mixture whose parameters are trained directly, without a network.
+
+    Args:
+        mixture: where to start, batch shape `()`.
+        coordinate: what is trained for the scales: `"scale"`, the standard deviations themselves,
+            which a gradient step can make negative, or `"log_scale"`, their logarithms.
+
+    Raises:
+        ValueError: if the mixture has batch axes or the coordinate is unknown.
+    """
+
+    def __init__(self, mixture: GaussianMixture, coordinate: Coordinate = "log_scale") -> None:
+        """Make the mixture's leaves parameters."""
+        if mixture.batch_shape:
+            raise ValueError(f"mixture must be a single one, got batch shape {mixture.batch_shape}")
+        if coordinate not in get_args(Coordinate):
+            raise ValueError(
+                f"coordinate must be one of {get_args(Coordinate)}, got {coordinate!r}"
+            )
+        self.coordinate = coordinate
+        self.logits = nnx.Param(mixture.logits)
+        self.means = nnx.Param(mixture.means)
+        log = coordinate == "log_scale"
+        self.scales = nnx.Param(jnp.log(mixture.scales) if log else mixture.scales)
+
+    def __call__(self, x: object = None) -> GaussianMixture:
+        """Return the mixture; the input is ignored."""
+        scales = self.scales[...]
+        return GaussianMixture(
+            self.logits[...],
+            self.means[...],
+            jnp.exp(scales) if self.coordinate == "log_scale" else scales,
+        )
+
+
+class LabelConditioned(nnx.Module):
+    """A network on class labels: it runs once on the one-hot classes, then gathers.
+
+    With `C` classes there are only `C` distinct inputs, so this gives exactly the mixtures, and
+    the gradient, of the network applied to each example's one-hot label, at the cost of `C` rows.
+
+    Args:
+        network: maps shape `(C, C)` to mixtures of batch shape `(C,)`.
+        num_classes: `C`.
+    """
+
+    def __init__(self, network: MixtureDensityNetwork, num_classes: int) -> None:
+        """Wrap the network."""
+        self.network, self.num_classes = network, num_classes
+
+    def __call__(self, labels: ArrayLike) -> GaussianMixture:
+        """Map integer labels of shape `(...)` to mixtures of batch shape `(...)`.
+
+        Raises:
+            TypeError: if the labels are not integers.
+        """
+        labels = jnp.asarray(labels)
+        if not jnp.issubdtype(labels.dtype, jnp.integer):
+            raise TypeError(f"labels must be integers, got {labels.dtype}")
+        table = self.network(jnp.eye(self.num_classes))
+        return jax.tree.map(lambda parameter: parameter[labels], table)
+
+
+def choose_initial_means(key: jax.Array, y: ArrayLike, num_components: int) -> jax.Array:
+    """Data-driven initial means: distinct random examples of the targets.
+
+    Args:
+        key: a JAX random key.
+        y: targets, shape `(N, D)`.
+        num_components: `K`, at most `N`.
+
+    Returns:
+        Shape `(K, D)`.
+
+    Raises:
+        ValueError: if `y` is not `(N, D)` or holds fewer than `K` examples.
+    """
+    y = jnp.asarray(y)
+    if y.ndim != 2 or not 1 <= num_components <= y.shape[0]:
+        raise ValueError(
+            f"y must have shape (N, D) with N >= num_components = {num_components}, got {y.shape}"
+        )
+    return jax.random.choice(key, y, (num_components,), replace=False)
+
+
+def _layers(widths: Sequence[int], rngs: nnx.Rngs) -> nnx.List[nnx.Linear]:
+    return nnx.List([nnx.Linear(i, o, rngs=rngs) for i, o in pairwise(widths)])

@@ -1,0 +1,158 @@
+"""Networks: shapes, initialisation and gradients against direct computations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from ngem_tutorial.mixtures import GaussianMixture
+from ngem_tutorial.networks import (
+    LabelConditioned,
+    MixtureDensityNetwork,
+    PlainMixture,
+    choose_initial_means,
+)
+from ngem_tutorial.objectives import ngem, nll
+
+
+def build(**options: Any) -> MixtureDensityNetwork:
+    return MixtureDensityNetwork(3, 4, 2, rngs=nnx.Rngs(0), **options)
+
+
+@pytest.mark.parametrize("trunks", [1, 2])
+@pytest.mark.parametrize("hidden", [(), (8,), (8, 16)])
+def test_output_has_the_batch_shape_of_the_input(trunks: Any, hidden: tuple[int, ...]) -> None:
+    mixture = build(trunks=trunks, hidden=hidden)(jnp.ones((5, 7, 3)))
+    assert mixture.logits.shape == (5, 7, 4)
+    assert mixture.means.shape == mixture.scales.shape == (5, 7, 4, 2)
+
+
+def test_one_trunk_is_a_matrix_product_written_by_hand() -> None:
+    network = build(hidden=(8,), activation="tanh", scale="exp", min_scale=0.25)
+    x = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+
+    def affine(layer: nnx.Linear, h: np.ndarray) -> np.ndarray:
+        return h @ np.asarray(layer.kernel[...]) + np.asarray(layer.bias[...])
+
+    h = np.tanh(affine(network.trunk[0], x))
+    mixture = network(x)
+    np.testing.assert_allclose(mixture.logits, affine(network.logits, h), rtol=1e-5, atol=1e-6)
+    means = affine(network.means, h).reshape(6, 4, 2)
+    np.testing.assert_allclose(mixture.means, means, rtol=1e-5, atol=1e-6)
+    scales = 0.25 + np.exp(affine(network.scales, h)).reshape(6, 4, 2)
+    np.testing.assert_allclose(mixture.scales, scales, rtol=1e-5)
+
+
+def test_two_trunks_separate_the_logits_from_the_gaussians() -> None:
+    x, y = jnp.ones((5, 3)), jnp.zeros((5, 2))
+
+    def touched(trunks: Any, output: str) -> dict[str, bool]:
+        network = build(trunks=trunks, hidden=(8,))
+        gradient = nnx.grad(lambda n: getattr(n(x), output).sum())(network)
+        layers = {"trunk": gradient["trunk"]}
+        if trunks == 2:
+            layers["logits_trunk"] = gradient["logits_trunk"]
+        return {
+            name: bool(any(jnp.any(leaf != 0) for leaf in jax.tree.leaves(layer)))
+            for name, layer in layers.items()
+        }
+
+    assert touched(1, "logits") == {"trunk": True}
+    assert touched(2, "logits") == {"trunk": False, "logits_trunk": True}
+    assert touched(2, "means") == {"trunk": True, "logits_trunk": False}
+    assert jnp.isfinite(nll(build(trunks=2)(x), y)).all()
+
+
+@pytest.mark.parametrize("scale", ["softplus", "exp"])
+@pytest.mark.parametrize("min_scale", [0.0, 1e-3])
+def test_initial_means_and_scale_hold_at_the_origin(scale: Any, min_scale: float) -> None:
+    means = jnp.arange(8.0).reshape(4, 2)
+    sigma = jnp.array([0.02, 30.0])
+    network = build(
+        hidden=(), scale=scale, min_scale=min_scale, initial_means=means, initial_scale=sigma
+    )
+    mixture = network(jnp.zeros(3))
+    np.testing.assert_array_equal(mixture.means, means)
+    np.testing.assert_allclose(mixture.scales, np.broadcast_to(sigma, (4, 2)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", ["softplus", "exp"])
+def test_scales_never_fall_below_the_floor(scale: Any) -> None:
+    network = build(hidden=(), scale=scale, min_scale=0.125)
+    scales = network(10.0 * jax.random.normal(jax.random.key(0), (1000, 3))).scales
+    assert 0.125 <= scales.min() < 0.126
+    assert scales.max() > 10.0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"activation": "sin"}, "activation must be one of"),
+        ({"trunks": 3}, "trunks must be one of"),
+        ({"scale": "square"}, "scale must be one of"),
+        ({"min_scale": -1.0}, "min_scale must not be negative"),
+        ({"hidden": (8, 0)}, "hidden must be at least 1, got 0"),
+        (
+            {"initial_means": jnp.zeros((2, 4))},
+            r"initial_means must have shape \(K, D\) = \(4, 2\)",
+        ),
+        ({"initial_scale": 1e-4}, "initial_scale must be above min_scale"),
+    ],
+)
+def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(**options)
+
+
+def test_bad_input_is_named() -> None:
+    with pytest.raises(ValueError, match=r"x must have shape \(\.\.\., 3\), got \(5, 2\)"):
+        build()(jnp.ones((5, 2)))
+
+
+@pytest.mark.parametrize("objective", [nll, ngem])
+def test_label_conditioned_equals_the_direct_computation(objective: Any) -> None:
+    labels = jnp.array([0, 2, 2, 1, 0, 2])
+    y = jax.random.normal(jax.random.key(0), (6, 2))
+    wrapped = LabelConditioned(build(), 3)
+
+    def loss(model: LabelConditioned, direct: bool) -> jax.Array:
+        mixture = model.network(jax.nn.one_hot(labels, 3)) if direct else model(labels)
+        return objective(mixture, y).mean()
+
+    gathered = nnx.value_and_grad(loss)(wrapped, False)
+    directly = nnx.value_and_grad(loss)(wrapped, True)
+    for a, b in zip(jax.tree.leaves(gathered), jax.tree.leaves(directly), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_label_conditioned_takes_integers_only() -> None:
+    with pytest.raises(TypeError, match="labels must be integers, got float32"):
+        LabelConditioned(build(), 3)(jnp.array([0.0, 1.0]))
+
+
+@pytest.mark.parametrize("coordinate", ["scale", "log_scale"])
+def test_plain_mixture_returns_its_mixture(coordinate: Any) -> None:
+    mixture = GaussianMixture([0.0, 1.0], [[1.0], [2.0]], [[0.5], [3.0]])
+    model = PlainMixture(mixture, coordinate)
+    for a, b in zip(jax.tree.leaves(model()), jax.tree.leaves(mixture), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+    raw = {"scale": mixture.scales, "log_scale": jnp.log(mixture.scales)}[coordinate]
+    np.testing.assert_allclose(model.scales[...], raw)
+    with pytest.raises(ValueError, match="coordinate must be one of"):
+        PlainMixture(mixture, "variance")  # type: ignore[arg-type]
+    batch = GaussianMixture(jnp.zeros((2, 2)), jnp.zeros((2, 2, 1)), jnp.ones((2, 2, 1)))
+    with pytest.raises(ValueError, match=r"single one, got batch shape \(2,\)"):
+        PlainMixture(batch)
+
+
+def test_initial_means_are_distinct_examples() -> None:
+    y = jnp.arange(20.0).reshape(10, 2)
+    means = choose_initial_means(jax.random.key(3), y, 10)
+    np.testing.assert_array_equal(np.sort(means[:, 0]), y[:, 0])
+    with pytest.raises(ValueError, match="N >= num_components = 11"):
+        choose_initial_means(jax.random.key(3), y, 11)
