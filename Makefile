@@ -19,8 +19,8 @@ export PYTHONUNBUFFERED := 1
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 
-# What the environment was made from: its pins and the part of pyproject.toml that installing reads.
-WANTED = $$({ cat constraints.txt; sed '/^\[tool\.[^s]/,$$d' pyproject.toml; } | cksum)
+# What the environment was made from: its place, its pins and the part of pyproject.toml that installing reads.
+WANTED = $$({ pwd; cat constraints.txt; sed '/^\[tool\.[^s]/,$$d' pyproject.toml; } | cksum)
 
 env: ## make or update .venv from constraints.txt
 	@if ! $(PY) -c 'import pip' 2>/dev/null; then \
@@ -40,7 +40,7 @@ notebooks: env ## re-execute the pages whose code, package or results changed
 
 book: notebooks ## build the HTML book; warnings are errors
 	@$(PY) tools/mathjax.py
-	@$(VENV)/bin/jupyter-book build . --all --quiet --warningiserror --nitpick --keep-going
+	@$(PY) $(VENV)/bin/jupyter-book build . --all --quiet --warningiserror --nitpick --keep-going
 	@echo "book: $(CURDIR)/_build/html/index.html"
 
 test: env ## run the tests of the package and of the book, and every notebook
