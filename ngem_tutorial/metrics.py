@@ -1,15 +1,31 @@
-"""Numbers that summarise runs: shares of successes and means, with their intervals."""
+"""Numbers per example, and numbers that summarise runs with their intervals."""
 
 from __future__ import annotations
 
 from statistics import NormalDist
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special  # type: ignore[import-untyped]  # comes with JAX, which depends on it
 
-__all__ = ["MeanInterval", "mean_and_interval", "wilson_interval"]
+from ngem_tutorial.mixtures import GaussianMixture
+
+__all__ = ["MeanInterval", "mean_and_interval", "weight_entropy", "wilson_interval"]
+
+
+def weight_entropy(mixture: GaussianMixture, y: ArrayLike) -> jax.Array:
+    """Entropy of the mixture weights, in the call of an objective; the target is not used.
+
+    Args:
+        mixture: batch shape `(...)`.
+        y: targets, not used.
+
+    Returns:
+        Shape `(...)`, in nats, from 0 (one component left) to `log K`.
+    """
+    return mixture.weight_entropy
 
 
 class MeanInterval(NamedTuple):

@@ -1,0 +1,43 @@
+"""The objectives that the experiments compare, by the names used in tables and figures."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache, partial
+
+from ngem_tutorial.fisher import PRECONDITIONERS, Coordinate
+from ngem_tutorial.objectives import ngem, nll, sgem
+from ngem_tutorial.training import Objective
+
+__all__ = ["METHODS", "get_objective"]
+
+_PRESETS = {
+    "nGEM": "default",
+    "nGEM (listing)": "listing",
+    "nGEM (derived)": "derived",
+    "nGEM (damped)": "damped",
+}
+
+METHODS: tuple[str, ...] = ("NLL", "SGEM", *_PRESETS)
+"""Names of the compared objectives. `nGEM` is the package's default preconditioner, `listing` the
+code of the paper's Appendix C, `derived` its section 3.3 with the Moore-Penrose inverse."""
+
+
+@cache
+def get_objective(method: str, coordinate: Coordinate = "scale") -> Objective:
+    """Return the objective of a method; the same object for the same arguments.
+
+    Args:
+        method: one of `METHODS`.
+        coordinate: in which coordinate of the scale the Fisher block acts; without effect on
+            `NLL` and `SGEM`.
+
+    Raises:
+        ValueError: if there is no such method.
+    """
+    if method in ("NLL", "SGEM"):
+        return nll if method == "NLL" else sgem
+    if method not in _PRESETS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    preset = PRECONDITIONERS[_PRESETS[method]]
+    return partial(ngem, preconditioner=dataclasses.replace(preset, coordinate=coordinate))

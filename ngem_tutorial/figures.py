@@ -1,0 +1,349 @@
+"""Figures, drawn from tables and mixtures. The same method has the same colour everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ngem_tutorial.metrics import wilson_interval
+from ngem_tutorial.mixtures import GaussianMixture
+
+__all__ = [
+    "DASHES",
+    "PALETTE",
+    "convergence",
+    "density_with_marginals",
+    "image_grid",
+    "mean_trajectories",
+    "one_and_two_modes",
+    "outcome_distribution",
+    "success_rates",
+]
+
+PALETTE: dict[str, str] = {
+    "NLL": "#D55E00",
+    "SGEM": "#E69F00",
+    "nGEM": "#0072B2",
+    "nGEM (listing)": "#56B4E9",
+    "nGEM (derived)": "#009E73",
+    "nGEM (damped)": "#CC79A7",
+    "truth": "#555555",
+}
+"""Colours of Okabe and Ito, which people with any kind of colour vision can tell apart."""
+
+DASHES: dict[str, Any] = {
+    "NLL": "",
+    "SGEM": (1, 1),
+    "nGEM": "",
+    "nGEM (listing)": (4, 1.5),
+    "nGEM (derived)": (1, 1),
+    "nGEM (damped)": (4, 1, 1, 1),
+}
+
+_STYLE = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.dpi": 110,
+    "figure.constrained_layout.use": True,
+    "figure.facecolor": "white",
+    "font.size": 10,
+    "legend.frameon": False,
+}
+
+
+def convergence(
+    table: pd.DataFrame, *, panels: str = "learning_rate", best: float | None = None
+) -> Figure:
+    """Negative log-likelihood against updates: the mean over seeds and a band of one deviation.
+
+    Args:
+        table: columns `method`, `seed`, `update`, `nll` (nats) and the one that `panels` names.
+            Runs without a value at a point are left out of it.
+        panels: the column with a panel for each of its values.
+        best: the best known value, drawn as a line.
+
+    Returns:
+        A row of panels.
+    """
+    values = sorted(table[panels].unique(), reverse=True)
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(
+            1, len(values), figsize=(3.4 * len(values), 3.2), sharey=True, squeeze=False
+        )
+        for axis, value in zip(axes[0], values, strict=True):
+            sns.lineplot(
+                table[table[panels] == value],
+                x="update",
+                y="nll",
+                errorbar="sd",
+                ax=axis,
+                legend="brief" if axis is axes[0, -1] else False,
+                err_kws={"alpha": 0.15, "linewidth": 0},
+                **_by_method(table),
+            )
+            axis.set(xlabel="update", ylabel="negative log-likelihood (nats)")
+            _label(axis, f"β = {value:g}" if panels == "learning_rate" else str(value))
+            if best is not None:
+                axis.axhline(best, color=PALETTE["truth"], linewidth=0.8, zorder=0)
+        legend = axes[0, -1].get_legend()
+        if legend is not None:
+            legend.set_title(None)
+    return figure
+
+
+def success_rates(table: pd.DataFrame, *, confidence: float = 0.95) -> Figure:
+    """Share of successful runs by method, with Wilson's intervals, and of non-finite ones.
+
+    Args:
+        table: a row per run with `parametrisation`, `method`, `learning_rate`, `success`
+            (boolean) and `failed_at` (-1 if the run stayed finite).
+        confidence: of the intervals.
+
+    Returns:
+        A row of panels, one for each learning rate; parametrisations in groups. Filled points are
+        successes, crosses the non-finite runs.
+    """
+    rates = sorted(table["learning_rate"].unique(), reverse=True)
+    groups = list(dict.fromkeys(table["parametrisation"]))
+    methods = [method for method in PALETTE if method in set(table["method"])]
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(
+            1, len(rates), figsize=(3.4 * len(rates), 3.6), sharey=True, squeeze=False
+        )
+        for axis, rate in zip(axes[0], rates, strict=True):
+            for offset, method in enumerate(methods):
+                x = np.arange(len(groups)) + (offset - (len(methods) - 1) / 2) * 0.14
+                runs = table[(table["learning_rate"] == rate) & (table["method"] == method)]
+                by_group = runs.groupby("parametrisation")["success"]
+                count, total = (f().reindex(groups) for f in (by_group.sum, by_group.size))
+                low, high = wilson_interval(count, total, confidence)
+                share = (count / total).to_numpy()
+                error = np.abs(np.stack([share - low, high - share]))
+                axis.errorbar(x, share, error, fmt="o", ms=4, color=PALETTE[method], label=method)
+                bad = runs.assign(bad=runs["failed_at"] >= 0).groupby("parametrisation")["bad"]
+                axis.plot(x, bad.mean().reindex(groups), "x", ms=5, color=PALETTE[method])
+            axis.set(xticks=range(len(groups)), ylim=(-0.03, 1.03), xlabel="trained for the scale")
+            axis.set_xticklabels([group.replace(", ", ",\n") for group in groups])
+            _label(axis, f"β = {rate:g}")
+        axes[0, 0].set_ylabel("share of runs")
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=len(methods))
+    return figure
+
+
+def outcome_distribution(table: pd.DataFrame) -> Figure:
+    """Cumulative distribution of the final excess likelihood over runs.
+
+    Args:
+        table: a row per run with `method`, `learning_rate` and `excess_nll` (nats). Runs without
+            a value count as worse than all others: their curves end below one.
+
+    Returns:
+        A row of panels, one for each learning rate.
+    """
+    rates = sorted(table["learning_rate"].unique(), reverse=True)
+    methods = [method for method in PALETTE if method in set(table["method"])]
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(
+            1, len(rates), figsize=(3.4 * len(rates), 3.2), sharey=True, squeeze=False
+        )
+        for axis, rate in zip(axes[0], rates, strict=True):
+            for method in methods:
+                runs = table[(table["learning_rate"] == rate) & (table["method"] == method)]
+                excess = np.sort(runs["excess_nll"].to_numpy())
+                share = np.arange(1, len(excess) + 1) / len(excess)
+                finite = np.isfinite(excess)
+                (line,) = axis.step(
+                    np.maximum(excess[finite], 1e-3),
+                    share[finite],
+                    where="post",
+                    color=PALETTE[method],
+                    label=method,
+                )
+                if DASHES[method]:
+                    line.set_dashes(DASHES[method])
+            axis.set(xscale="log", ylim=(0, 1), xlabel="nats above the best known likelihood")
+            _label(axis, f"β = {rate:g}")
+        axes[0, 0].set_ylabel("share of runs")
+        axes[0, -1].legend(loc="upper left", fontsize=8)
+    return figure
+
+
+def density_with_marginals(
+    panels: Mapping[str, GaussianMixture], truth: GaussianMixture, *, extent: float = 4.5
+) -> Figure:
+    """Learned densities in two dimensions, with their marginals against the truth's.
+
+    Args:
+        panels: mixtures of `D = 2`, batch shape `()`, by the label of their panel.
+        truth: the mixture that the data were drawn from; its means are stars.
+        extent: half the width of the square that is shown, in the units of the data.
+
+    Returns:
+        A panel for each mixture: a heat map with the marginals above and to the right.
+    """
+    grid = jnp.linspace(-extent, extent, 161)
+    points = jnp.stack(jnp.meshgrid(grid, grid), axis=-1)
+    with plt.rc_context(_STYLE):
+        figure = plt.figure(figsize=(4.2 * len(panels), 4.2))
+        for subfigure, (label, mixture) in zip(
+            np.atleast_1d(figure.subfigures(1, len(panels))), panels.items(), strict=True
+        ):
+            axes = subfigure.subplot_mosaic(
+                [["top", "."], ["map", "right"]], height_ratios=(1, 4), width_ratios=(4, 1)
+            )
+            density = jnp.exp(mixture.log_prob(points))
+            axes["map"].pcolormesh(
+                grid, grid, density, cmap="Blues", shading="gouraud", rasterized=True
+            )
+            axes["map"].plot(
+                *truth.means.T, "*", color="black", mfc="white", ms=11, label="true mean"
+            )
+            axes["map"].plot(
+                *mixture.means.T, "o", color=PALETTE["NLL"], ms=5, label="learned mean"
+            )
+            axes["map"].set(xlabel="$y_1$", ylabel="$y_2$", aspect="equal")
+            axes["map"].legend(loc="lower right", fontsize=8)
+            _marginal(axes["top"], grid, truth.marginal(0), mixture.marginal(0))
+            _marginal(axes["right"], grid, truth.marginal(1), mixture.marginal(1), flip=True)
+            _label(axes["map"], label)
+    return figure
+
+
+def mean_trajectories(
+    panels: Mapping[str, GaussianMixture], truth: GaussianMixture, *, extent: float = 4.0
+) -> Figure:
+    """Where the component means went during training.
+
+    Args:
+        panels: for each label the recorded mixtures of one run, batch shape `(R,)`, `D = 2`.
+        truth: the mixture that the data were drawn from.
+        extent: half the width of the square that is shown, in the units of the data.
+
+    Returns:
+        A panel for each run: a path for each component from its square to its circle, a dot for
+        each recorded point.
+    """
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(
+            1, len(panels), figsize=(3.8 * len(panels), 3.8), sharey=True, squeeze=False
+        )
+        for axis, (label, path) in zip(axes[0], panels.items(), strict=True):
+            colour = PALETTE.get(label.split(",")[0], PALETTE["truth"])
+            for k in range(path.num_components):
+                x, y = np.asarray(path.means)[:, k].T
+                axis.plot(x, y, ".-", color=colour, lw=1, ms=4)
+                axis.plot(x[0], y[0], "s", color=colour, mfc="white", ms=7)
+                axis.plot(x[-1], y[-1], "o", color=colour, ms=7)
+            axis.plot(*truth.means.T, "*", color="black", mfc="white", ms=12)
+            axis.set(xlim=(-extent, extent), ylim=(-extent, extent), aspect="equal")
+            axis.set(xlabel="$y_1$")
+            _label(axis, label)
+        axes[0, 0].set_ylabel("$y_2$")
+    return figure
+
+
+def one_and_two_modes(gaussian: GaussianMixture, mixture: GaussianMixture) -> Figure:
+    """A Gaussian beside a mixture with the same mean, in one dimension.
+
+    Args:
+        gaussian: one component, `D = 1`, batch shape `()`.
+        mixture: several components, `D = 1`, batch shape `()`.
+
+    Returns:
+        Two panels with one vertical axis; the dashed line is the mean.
+    """
+    grid = jnp.linspace(-6.0, 6.0, 400)
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(7.5, 2.8), sharey=True)
+        for axis, density in zip(axes, (gaussian, mixture), strict=True):
+            total = jnp.exp(density.log_prob(grid[:, None]))
+            parts = density.weights * jnp.exp(density.component_log_prob(grid[:, None]))
+            axis.plot(grid, total, color=PALETTE["nGEM"])
+            axis.fill_between(grid, total, color=PALETTE["nGEM"], alpha=0.15, lw=0)
+            if density.num_components > 1:
+                axis.plot(grid, parts, color=PALETTE["truth"], lw=0.8, ls=":")
+            axis.axvline(float(density.mean[0]), color=PALETTE["truth"], lw=0.8, ls="--")
+            axis.set(xlabel="$y$")
+            k = density.num_components
+            _label(axis, "one Gaussian" if k == 1 else f"mixture of {k} Gaussians")
+        axes[0].set(ylabel="density", ylim=(0, None))
+    return figure
+
+
+def image_grid(
+    panels: Mapping[str, GaussianMixture], classes: Sequence[int], *, shape: tuple[int, int]
+) -> Figure:
+    """Component means as images with their weights, a row per component and method.
+
+    Args:
+        panels: for each method one mixture per class, batch shape `(C,)`, means flattened images.
+        classes: which of the classes to show, a column each.
+        shape: height and width of an image.
+
+    Returns:
+        A block of rows for each method; the number in a corner is the component's weight.
+    """
+    num_components = next(iter(panels.values())).num_components
+    rows = [(method, k) for method in panels for k in range(num_components)]
+    with plt.rc_context({**_STYLE, "figure.constrained_layout.use": False}):
+        figure, axes = plt.subplots(
+            len(rows),
+            len(classes),
+            figsize=(0.8 * len(classes) + 0.9, 0.8 * len(rows)),
+            squeeze=False,
+            gridspec_kw={"wspace": 0.06, "hspace": 0.06},
+        )
+        for row, (method, k) in zip(axes, rows, strict=True):
+            mixture = panels[method]
+            for axis, label in zip(row, classes, strict=True):
+                image = np.asarray(mixture.means[label, k]).reshape(shape)
+                axis.imshow(image, cmap="gray_r", vmin=0, vmax=1)
+                weight = float(mixture.weights[label, k])
+                axis.text(
+                    0.04, 0.04, f"{weight:.2f}", transform=axis.transAxes, fontsize=7,
+                    color=PALETTE["NLL"],
+                )  # fmt: skip
+                axis.set(xticks=[], yticks=[])
+                for spine in axis.spines.values():
+                    spine.set(visible=True, color=PALETTE.get(method, "black"), linewidth=0.8)
+            row[0].set_ylabel(f"{method}\nk = {k + 1}", fontsize=7, rotation=0, ha="right")
+    return figure
+
+
+def _by_method(table: pd.DataFrame) -> dict[str, Any]:
+    """Seaborn's arguments for a curve per method."""
+    methods = [method for method in PALETTE if method in set(table["method"])]
+    return {
+        "hue": "method",
+        "style": "method",
+        "hue_order": methods,
+        "style_order": methods,
+        "palette": PALETTE,
+        "dashes": DASHES,
+    }
+
+
+def _marginal(
+    axis: Axes, grid: jax.Array, truth: GaussianMixture, learned: GaussianMixture,
+    *, flip: bool = False,
+) -> None:  # fmt: skip
+    true, own = (jnp.exp(m.log_prob(grid[:, None])) for m in (truth, learned))
+    fill = axis.fill_betweenx if flip else axis.fill_between
+    fill(grid, true, facecolor="none", edgecolor="gray", hatch="////", lw=0.5)
+    fill(grid, own, color=PALETTE["NLL"], alpha=0.35, lw=0)
+    axis.axis("off")
+
+
+def _label(axis: Axes, text: str) -> None:
+    """Name a panel above its upper left corner."""
+    axis.text(0.0, 1.02, text, transform=axis.transAxes, ha="left", va="bottom", fontsize=10)
