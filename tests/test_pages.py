@@ -155,3 +155,10 @@ def test_sphinx_reads_one_file_per_page():
 def test_no_notebook_without_page():
     notebook_files = {path.with_suffix(".md") for path in (BOOK.root / "book").rglob("*.ipynb")}
     assert notebook_files - set(PAGES) == set()
+
+
+@pytest.mark.parametrize("page", [*PAGES, *TEXT_PAGES], ids=BOOK.name)
+def test_footnotes_are_defined(page):
+    text = page.read_text(encoding="utf-8")
+    defined = set(re.findall(r"^\[\^([\w-]+)\]:", text, re.MULTILINE))
+    assert set(re.findall(r"\[\^([\w-]+)\](?!:)", text)) <= defined
