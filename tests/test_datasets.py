@@ -467,6 +467,9 @@ def test_offline_says_what_to_do_and_leaves_nothing(tiny, network, tmp_path, sta
     with pytest.raises(DatasetError, match=r"no route to host.*NGEM_DATA_DIR") as caught:
         datasets.mnist()
     assert str(tmp_path / "cache" / "mnist") in str(caught.value)
+    if stage == "connection":  # noticed before the manager tries again and again, for minutes
+        assert network.downloads() == []
+        assert len(network.requests) == 1
     assert list((tmp_path / "cache").iterdir()) == []
 
 
