@@ -8,6 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import notebooks
 import pytest
 import yaml
 
@@ -113,3 +114,8 @@ def test_one_version_everywhere():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert project["version"] == str(citation["version"]) == ngem_tutorial.__version__
+
+
+def test_notebooks_run_alike_by_hand_and_by_make():
+    exported = re.findall(r"^export (\w+) := (.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert notebooks.ENVIRONMENT.items() <= dict(exported).items()
