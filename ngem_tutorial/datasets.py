@@ -86,7 +86,7 @@ def two_gaussians(
     The number of points of each component is fixed, not drawn: `weights * size`, rounded to whole
     numbers that add up to `size` (largest remainder). The order is shuffled.
 
-    The paper (Section 6.1, Table 7) takes 2 x 100 points "equally sampled from two distinct and
+    The paper (section 4.1, Table 7) takes 2 x 100 points "equally sampled from two distinct and
     well-separated Gaussians in R^2" and prints neither their means nor their deviations, which
     are seen in its Figure 2 only. The coordinates here are ours: the means are eleven standard
     deviations apart.
@@ -140,7 +140,7 @@ def two_sinusoids(
        y = \pi \sin(x) + \xi \ \text{ or } \ y = \pi \sin(x + \pi) + \xi, \qquad
        \xi \sim \mathcal{N}(0, 0.1)
 
-    The paper (Section 6.1, Table 8: 2 x 1000 points) does not say whether 0.1 is the variance or
+    The paper (section 4.1, Table 8: 2 x 1000 points) does not say whether 0.1 is the variance or
     the standard deviation of the noise: choose with `noise_is`. As in `two_gaussians`, the number
     of points on each wave is fixed and the order is shuffled.
 

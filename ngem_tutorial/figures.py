@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,14 +14,17 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
+from ngem_tutorial._files import write_atomically
 from ngem_tutorial.metrics import wilson_interval
 from ngem_tutorial.mixtures import GaussianMixture
 
 __all__ = [
     "DASHES",
     "PALETTE",
+    "check_format",
     "convergence",
     "density_with_marginals",
     "image_grid",
@@ -27,6 +32,7 @@ __all__ = [
     "one_and_two_modes",
     "outcome_distribution",
     "success_rates",
+    "write",
 ]
 
 PALETTE: dict[str, str] = {
@@ -49,7 +55,7 @@ DASHES: dict[str, Any] = {
     "nGEM (damped)": (4, 1, 1, 1),
 }
 
-_STYLE = {
+_STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "figure.dpi": 110,
@@ -61,7 +67,12 @@ _STYLE = {
 
 
 def convergence(
-    table: pd.DataFrame, *, panels: str = "learning_rate", best: float | None = None
+    table: pd.DataFrame,
+    *,
+    panels: str = "learning_rate",
+    best: float | None = None,
+    limits: tuple[float, float] | None = None,
+    share_y: bool = True,
 ) -> Figure:
     """Negative log-likelihood against updates: the mean over seeds and a band of one deviation.
 
@@ -70,14 +81,18 @@ def convergence(
             Runs without a value at a point are left out of it.
         panels: the column with a panel for each of its values.
         best: the best known value, drawn as a line.
+        limits: of the vertical axis, nats.
+        share_y: whether the panels have one vertical axis.
 
     Returns:
-        A row of panels.
+        A row of panels: numbers in falling order, names in the order of the table.
     """
-    values = sorted(table[panels].unique(), reverse=True)
+    values = list(dict.fromkeys(table[panels]))
+    if panels == "learning_rate":
+        values.sort(reverse=True)
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(
-            1, len(values), figsize=(3.4 * len(values), 3.2), sharey=True, squeeze=False
+            1, len(values), figsize=(3.4 * len(values), 3.2), sharey=share_y, squeeze=False
         )
         for axis, value in zip(axes[0], values, strict=True):
             sns.lineplot(
@@ -90,10 +105,16 @@ def convergence(
                 err_kws={"alpha": 0.15, "linewidth": 0},
                 **_by_method(table),
             )
-            axis.set(xlabel="update", ylabel="negative log-likelihood (nats)")
+            axis.set(
+                xlabel="update",
+                ylabel="negative log-likelihood (nats)" if axis is axes[0, 0] else "",
+            )
             _label(axis, f"β = {value:g}" if panels == "learning_rate" else str(value))
+            if limits is not None:
+                axis.set_ylim(limits)
             if best is not None:
                 axis.axhline(best, color=PALETTE["truth"], linewidth=0.8, zorder=0)
+        axes[0, 0].set_ylabel("negative log-likelihood (nats)")
         legend = axes[0, -1].get_legend()
         if legend is not None:
             legend.set_title(None)
@@ -196,7 +217,7 @@ def density_with_marginals(
     with plt.rc_context(_STYLE):
         figure = plt.figure(figsize=(4.2 * len(panels), 4.2))
         for subfigure, (label, mixture) in zip(
-            np.atleast_1d(figure.subfigures(1, len(panels))), panels.items(), strict=True
+            figure.subfigures(1, len(panels), squeeze=False)[0], panels.items(), strict=True
         ):
             axes = subfigure.subplot_mosaic(
                 [["top", "."], ["map", "right"]], height_ratios=(1, 4), width_ratios=(4, 1)
@@ -318,6 +339,30 @@ def image_grid(
                     spine.set(visible=True, color=PALETTE.get(method, "black"), linewidth=0.8)
             row[0].set_ylabel(f"{method}\nk = {k + 1}", fontsize=7, rotation=0, ha="right")
     return figure
+
+
+def check_format(path: Path) -> None:
+    """Raise a `ValueError` if `write` cannot write the format that the path's ending names."""
+    known = sorted(FigureCanvasBase.get_supported_filetypes())
+    if path.suffix.removeprefix(".").lower() not in known:
+        raise ValueError(f"figure must end in one of {', '.join(known)}, got {path}")
+
+
+def write(figure: Figure, path: Path) -> None:
+    """Write a figure to a file, all or nothing.
+
+    Args:
+        figure: what a function of this file returned.
+        path: where to; its ending names the format.
+
+    Raises:
+        ValueError: if the format is unknown.
+        OSError: if the file system refuses.
+    """
+    check_format(path)
+    content = io.BytesIO()
+    figure.savefig(content, format=path.suffix.removeprefix(".").lower())
+    write_atomically(path, content.getvalue())
 
 
 def _by_method(table: pd.DataFrame) -> dict[str, Any]:

@@ -110,6 +110,7 @@ def fit(
     record_at: Sequence[int] | None = None,
     on_nonfinite: Literal["raise", "record"] = "raise",
     progress: bool | None = None,
+    label: str = "training",
 ) -> Fit:
     """Train a model from each of several seeds, all of them in one compiled program.
 
@@ -140,6 +141,7 @@ def fit(
             and lists the run in `Fit.failures`.
         progress: show a progress bar; by default where the output is a terminal and the
             environment variable `NGEM_PROGRESS` is not 0.
+        label: what the progress bar is called.
 
     Returns:
         The recorded values and the trained models.
@@ -172,7 +174,7 @@ def fit(
     compiled = time.perf_counter()
 
     rows, done = [], 0
-    with _progress_bar(progress, int(points[-1])) as advance_bar:
+    with _progress_bar(progress, label, int(points[-1])) as advance_bar:
         for point in points:
             state = _advance(program, state, rates, x, y, done, point)
             rows.append(jax.device_get(_evaluate(program, state, *data_eval)))
@@ -340,7 +342,7 @@ def _failures(program: _Program, state: _State, seeds: Sequence[int]) -> tuple[F
 
 
 @contextmanager
-def _progress_bar(show: bool | None, total: int) -> Iterator[Callable[[int], None]]:
+def _progress_bar(show: bool | None, label: str, total: int) -> Iterator[Callable[[int], None]]:
     """Give a function that moves the bar on, or one that does nothing."""
     if show is None:
         show = sys.stderr.isatty() and os.environ.get("NGEM_PROGRESS") != "0"
@@ -348,14 +350,14 @@ def _progress_bar(show: bool | None, total: int) -> Iterator[Callable[[int], Non
         yield lambda _: None
         return
     columns = (
-        rich_progress.TextColumn("training"),
+        rich_progress.TextColumn("{task.description}"),
         rich_progress.BarColumn(),
         rich_progress.MofNCompleteColumn(),
         rich_progress.TextColumn("updates, left"),
         rich_progress.TimeRemainingColumn(),
     )
     with rich_progress.Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("training", total=total)
+        task = bar.add_task(label, total=total)
         yield lambda updates: bar.advance(task, updates)
 
 
