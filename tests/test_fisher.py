@@ -1,0 +1,642 @@
+"""Fisher blocks, generalised inverses and natural gradients against dense linear algebra."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import special, stats
+
+from ngem_tutorial.fisher import (
+    PRECONDITIONERS,
+    CompleteDataFisher,
+    Preconditioner,
+    categorical_fisher,
+    complete_data_fisher,
+    complete_data_fisher_by_autodiff,
+    complete_data_fisher_by_sampling,
+    complete_data_kl,
+    gaussian_fisher,
+    logits_moore_penrose_inverse,
+    logits_reflexive_inverse,
+    natural_gradient,
+    resolve_preconditioner,
+    solve_damped_categorical_fisher,
+)
+from ngem_tutorial.mixtures import GaussianMixture
+
+COORDINATES = ["scale", "log_scale"]
+LOGITS = ["plain", "natural", "eq68", "damped", "listing"]
+COMPONENTS = ["rho/pi", "damped", "rho"]
+EPS = float(np.finfo(np.float64).eps)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _x64() -> Iterator[None]:
+    """Float64, so that a tolerance separates rounding from a mistake."""
+    with jax.enable_x64(True):
+        yield
+
+
+def make(k: int = 3, d: int = 2, batch: tuple[int, ...] = (), seed: int = 0) -> GaussianMixture:
+    rng = np.random.default_rng(seed)
+    return GaussianMixture(
+        rng.normal(size=(*batch, k)),
+        rng.normal(size=(*batch, k, d)),
+        rng.uniform(0.4, 1.6, size=(*batch, k, d)),
+    )
+
+
+def random_weights(k: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).dirichlet(np.full(k, 2.0))
+
+
+def dense_fisher(pi: np.ndarray, sigma: np.ndarray, coordinate: str = "scale") -> np.ndarray:
+    """Equations (21), (22) and (51), entry by entry."""
+    k, d = sigma.shape
+    f = np.zeros((k * (1 + 2 * d), k * (1 + 2 * d)))
+    for i in range(k):
+        for j in range(k):
+            f[i, j] = (pi[i] if i == j else 0.0) - pi[i] * pi[j]
+        for c in range(d):
+            mean, scale = k + i * d + c, k + k * d + i * d + c
+            f[mean, mean] = pi[i] / sigma[i, c] ** 2
+            f[scale, scale] = pi[i] * (2.0 / sigma[i, c] ** 2 if coordinate == "scale" else 2.0)
+    return f
+
+
+def flat(mixture: GaussianMixture) -> np.ndarray:
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(mixture)])
+
+
+# The blocks
+
+
+@pytest.mark.parametrize("coordinate", COORDINATES)
+@pytest.mark.parametrize(("k", "d"), [(1, 1), (3, 2)])
+def test_closed_form_is_the_hessian_of_the_divergence(k: int, d: int, coordinate: Any) -> None:
+    mixture = make(k, d)
+    closed = complete_data_fisher(mixture, coordinate).to_dense()
+    by_autodiff = jax.jit(complete_data_fisher_by_autodiff, static_argnums=1)(mixture, coordinate)
+    pi, sigma = np.asarray(mixture.weights), np.asarray(mixture.scales)
+    # Entries of up to pi / sigma^2, at most 13, through some tens of roundings.
+    np.testing.assert_allclose(closed, by_autodiff, rtol=64 * EPS, atol=64 * EPS)
+    np.testing.assert_allclose(closed, dense_fisher(pi, sigma, coordinate), rtol=8 * EPS, atol=EPS)
+
+
+@pytest.mark.parametrize("coordinate", COORDINATES)
+def test_closed_form_is_the_covariance_of_the_score(coordinate: Any) -> None:
+    mixture = make(2, 2)
+    repeats, samples = 32, 2000
+    keys = jax.random.split(jax.random.key(0), repeats)
+    sampled = jax.jit(
+        jax.vmap(lambda key: complete_data_fisher_by_sampling(key, mixture, samples, coordinate))
+    )(keys)
+    closed = complete_data_fisher(mixture, coordinate).to_dense()
+    sampled = np.asarray(sampled)
+    error = sampled.mean(axis=0) - closed
+    # Each entry is a mean of 32 independent estimates: five of their standard errors. Entries that
+    # couple two Gaussians are zero in every sample.
+    standard_error = sampled.std(axis=0, ddof=1) / np.sqrt(repeats)
+    assert np.all(np.abs(error) <= 5 * standard_error + 64 * EPS)
+    # The comparison can tell a factor of two: every entry is known to a few per cent.
+    assert standard_error.max() < 0.03 * np.abs(closed).max()
+
+
+def test_divergence_is_the_mean_difference_of_log_joints() -> None:
+    p, q = make(3, 2, seed=1), make(3, 2, seed=2)
+    assert complete_data_kl(p, p) == pytest.approx(0.0, abs=8 * EPS)
+    # Gauss-Hermite quadrature is exact: the log-densities are quadratic in each coordinate.
+    nodes, weights = np.polynomial.hermite_e.hermegauss(3)
+    weights = weights / weights.sum()
+    pi = special.softmax(np.asarray(p.logits))
+    log_ratio = special.log_softmax(np.asarray(p.logits)) - special.log_softmax(
+        np.asarray(q.logits)
+    )
+    expected = float(pi @ log_ratio)
+    leaves = [np.asarray(leaf).ravel() for m in (p, q) for leaf in (m.means, m.scales)]
+    for weight, mu, sigma, other_mu, other_sigma in zip(np.repeat(pi, 2), *leaves, strict=True):
+        y = mu + sigma * nodes
+        difference = stats.norm.logpdf(y, mu, sigma) - stats.norm.logpdf(y, other_mu, other_sigma)
+        expected += weight * float(weights @ difference)
+    assert complete_data_kl(p, q) == pytest.approx(expected, rel=64 * EPS)
+    batch = complete_data_kl(make(batch=(4,), seed=1), make(batch=(4,), seed=2))
+    assert batch.shape == (4,)
+    assert np.all(batch > 0)
+
+
+def test_blocks_are_batched() -> None:
+    mixture = make(3, 2, batch=(2, 4))
+    blocks = complete_data_fisher(mixture)
+    assert isinstance(blocks, CompleteDataFisher)
+    assert blocks.logits.shape == (2, 4, 3, 3)
+    assert blocks.means.shape == blocks.scales.shape == (2, 4, 3, 2)
+    one = CompleteDataFisher(blocks.logits[1, 2], blocks.means[1, 2], blocks.scales[1, 2])
+    expected = dense_fisher(mixture.weights[1, 2], np.asarray(mixture.scales[1, 2]))
+    np.testing.assert_allclose(one.to_dense(), expected, rtol=8 * EPS, atol=EPS)
+    assert jax.tree.map(jnp.shape, blocks).means == (2, 4, 3, 2)
+
+
+def test_gaussian_fisher_has_the_entries_of_equation_21() -> None:
+    sigma = np.array([0.5, 1.0, 4.0])
+    block = gaussian_fisher(sigma)
+    np.testing.assert_array_equal(block.means, [4.0, 1.0, 1 / 16])
+    np.testing.assert_array_equal(block.scales, [8.0, 2.0, 1 / 8])
+    block = gaussian_fisher(sigma, "log_scale")
+    np.testing.assert_array_equal(block.means, [4.0, 1.0, 1 / 16])
+    np.testing.assert_array_equal(block.scales, [2.0, 2.0, 2.0])
+
+
+def test_references_take_one_mixture() -> None:
+    mixture, message = make(batch=(4,)), r"mixture must be a single one, got batch shape \(4,\)"
+    with pytest.raises(ValueError, match=message):
+        complete_data_fisher_by_autodiff(mixture)
+    with pytest.raises(ValueError, match=message):
+        complete_data_fisher_by_sampling(jax.random.key(0), mixture, 1)
+
+
+# The singular block of the logits
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 6])
+def test_block_of_the_logits_has_rank_k_minus_one(k: int) -> None:
+    pi = random_weights(k)
+    f = np.asarray(categorical_fisher(pi))
+    # From one-hot draws: the covariance of a categorical variable.
+    onehot = np.eye(k)
+    expected = sum(pi[i] * np.outer(onehot[i] - pi, onehot[i] - pi) for i in range(k))
+    np.testing.assert_allclose(f, expected, atol=4 * EPS)
+    values = np.linalg.eigvalsh(f)
+    assert np.sum(values > 1e-6) == k - 1
+    np.testing.assert_allclose(f @ np.ones(k), 0.0, atol=4 * EPS)
+
+
+@pytest.mark.parametrize("k", [2, 3, 6])
+def test_both_inverses_invert_and_only_one_is_moore_penrose(k: int) -> None:
+    pi = random_weights(k, seed=k)
+    f = np.asarray(categorical_fisher(pi))
+    inverses = {
+        "moore-penrose": np.asarray(logits_moore_penrose_inverse(pi)),
+        "reflexive": np.asarray(logits_reflexive_inverse(pi)),
+    }
+    tolerance = 16 * EPS / pi.min() ** 2  # products with up to two factors 1 / pi
+    for g in inverses.values():
+        np.testing.assert_allclose(f @ g @ f, f, atol=tolerance)
+        np.testing.assert_allclose(g @ f @ g, g, atol=tolerance)
+    g = inverses["moore-penrose"]
+    np.testing.assert_allclose(f @ g, (f @ g).T, atol=tolerance)
+    np.testing.assert_allclose(g @ f, (g @ f).T, atol=tolerance)
+    np.testing.assert_allclose(g, np.linalg.pinv(f, hermitian=True), rtol=1e-9, atol=tolerance)
+    # Equation (67): F G = I - pi 1^T, symmetric only for equal weights.
+    g = inverses["reflexive"]
+    np.testing.assert_allclose(f @ g, np.eye(k) - pi[:, None], atol=tolerance)
+    asymmetry = np.abs(f @ g - (f @ g).T).max()
+    assert asymmetry == pytest.approx(pi.max() - pi.min(), abs=tolerance)
+    assert asymmetry > 0.01
+    equal = np.full(k, 1.0 / k)
+    fg = np.asarray(categorical_fisher(equal) @ logits_reflexive_inverse(equal))
+    np.testing.assert_allclose(fg, fg.T, atol=16 * EPS * k**2)
+
+
+def test_inverses_and_solution_are_batched() -> None:
+    pi = np.stack([random_weights(4, seed) for seed in range(3)])
+    g = np.random.default_rng(0).normal(size=(3, 4))
+    for function in (categorical_fisher, logits_moore_penrose_inverse, logits_reflexive_inverse):
+        one_by_one = np.stack([function(p) for p in pi])
+        np.testing.assert_allclose(function(pi), one_by_one, rtol=64 * EPS, atol=64 * EPS)
+    one_by_one = np.stack(
+        [solve_damped_categorical_fisher(p, r, 0.1) for p, r in zip(pi, g, strict=True)]
+    )
+    batched = solve_damped_categorical_fisher(pi, g, 0.1)
+    np.testing.assert_allclose(batched, one_by_one, rtol=64 * EPS)
+
+
+weights_and_gradients = st.integers(2, 6).flatmap(
+    lambda k: st.tuples(
+        st.lists(st.floats(-20.0, 0.0), min_size=k, max_size=k),
+        st.lists(st.floats(-10.0, 10.0), min_size=k, max_size=k),
+    )
+)
+quick = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+solve = jax.jit(solve_damped_categorical_fisher)
+
+
+@quick
+@given(weights_and_gradients, st.sampled_from([1e-6, 1e-2, 1.0, 1e3]))
+def test_damped_solution_agrees_with_a_dense_solve(
+    drawn: tuple[list[float], list[float]], damping: float
+) -> None:
+    pi, g = special.softmax(drawn[0]), np.array(drawn[1])
+    matrix = np.diag(pi) - np.outer(pi, pi) + damping * np.eye(len(pi))
+    solution = np.asarray(solve(pi, g, damping))
+    # The weights, and so the matrix, are rounded by EPS; the smallest eigenvalue is the damping.
+    tolerance = 16 * EPS * (1 + 1 / damping) * np.linalg.norm(g) / damping
+    np.testing.assert_allclose(solution, np.linalg.solve(matrix, g), rtol=0, atol=tolerance)
+    assert np.linalg.norm(solution) <= np.linalg.norm(g) / damping * (1 + 64 * EPS)
+
+
+def test_damped_solution_tends_to_the_moore_penrose_inverse() -> None:
+    pi = random_weights(4, seed=1)
+    rho = random_weights(4, seed=2)
+    limit = np.asarray(logits_moore_penrose_inverse(pi)) @ (pi - rho)
+    errors = []
+    for damping in (1e-3, 1e-5, 1e-7):
+        solution = solve_damped_categorical_fisher(pi, pi - rho, damping)
+        errors.append(np.abs(solution - limit).max())
+    # (F + damping I)^-1 g = F^+ g - damping F^+ F^+ g + ...: the error falls with the damping.
+    expected = np.abs(np.linalg.matrix_power(np.linalg.pinv(np.diag(pi) - np.outer(pi, pi)), 2))
+    bound = (expected @ np.abs(pi - rho)).max()
+    for error, damping in zip(errors, (1e-3, 1e-5, 1e-7), strict=True):
+        assert error <= bound * damping + 1e-9
+    assert errors[0] > 50 * errors[1] > 2500 * errors[2] > 0
+
+
+# Natural gradients
+
+
+@jax.jit
+@jax.grad
+def nll_gradient(mixture: GaussianMixture, y: Any) -> jax.Array:
+    """Autodiff of the density written without the package's methods."""
+    psi, mu, sigma = mixture.logits, mixture.means, mixture.scales
+    log_normal = jax.scipy.stats.norm.logpdf(y[..., None, :], mu, sigma).sum(-1)
+    joint = psi - jax.nn.logsumexp(psi, axis=-1, keepdims=True) + log_normal
+    return -jax.nn.logsumexp(joint, axis=-1).sum()
+
+
+def dense_natural_gradient(
+    mixture: GaussianMixture, y: np.ndarray, choice: Preconditioner
+) -> np.ndarray:
+    """Dense linear algebra on the autodiff gradient of one mixture, as `Preconditioner` says."""
+    pi, sigma = special.softmax(np.asarray(mixture.logits)), np.asarray(mixture.scales)
+    k, d = sigma.shape
+    log = choice.coordinate == "log_scale"
+    # To log coordinates by the chain rule, and back: a cotangent's pull-back is multiplied by
+    # the Jacobian d sigma / d log sigma = sigma.
+    jacobian = np.concatenate([np.ones(k + k * d), sigma.ravel() if log else np.ones(k * d)])
+    gradient = flat(nll_gradient(mixture, y)) * jacobian
+    f = dense_fisher(pi, sigma, choice.coordinate)
+    gaussians = np.diag(f)[k:]
+    weight = np.repeat(pi, d)
+    weight = np.concatenate([weight, weight])
+    f_pi = f[:k, :k]
+    match choice.components:
+        case "damped":
+            gaussians = gaussians / weight * (weight + choice.damping)
+        case "rho":
+            gaussians = gaussians / weight
+    match choice.logits:
+        case "plain":
+            inverse = np.eye(k)
+        case "natural":
+            inverse = np.linalg.pinv(f_pi, hermitian=True)
+        case "eq68":
+            inverse = np.diag(1 / pi) - np.ones((k, k))  # equation (67)
+        case "damped":
+            inverse = np.linalg.inv(f_pi + choice.damping * np.eye(k))
+    natural = np.concatenate([inverse @ gradient[:k], gradient[k:] / gaussians])
+    return natural / jacobian
+
+
+@pytest.mark.parametrize("coordinate", COORDINATES)
+@pytest.mark.parametrize("components", COMPONENTS)
+@pytest.mark.parametrize("logits", ["plain", "natural", "eq68", "damped"])
+def test_natural_gradient_is_the_dense_one(logits: Any, components: Any, coordinate: Any) -> None:
+    choice = Preconditioner(logits, components, coordinate, damping=0.07)
+    mixture, y = make(seed=3), np.array([0.3, -0.8])
+    natural = natural_gradient(mixture, y, choice)
+    expected = dense_natural_gradient(mixture, y, choice)
+    # Condition numbers below 100, pinv's own rounding included.
+    np.testing.assert_allclose(flat(natural), expected, rtol=1e-12, atol=1e-13)
+
+
+def test_derived_is_the_pseudo_inverse_of_the_whole_matrix() -> None:
+    mixture, y = make(seed=5), np.array([1.0, 0.2])
+    fisher = complete_data_fisher_by_autodiff(mixture)
+    expected = np.linalg.pinv(fisher, hermitian=True) @ flat(nll_gradient(mixture, y))
+    np.testing.assert_allclose(
+        flat(natural_gradient(mixture, y, "derived")), expected, rtol=1e-11, atol=1e-12
+    )
+
+
+@jax.custom_jvp
+def precond(dist: Any) -> Any:
+    return dist
+
+
+@precond.defjvp
+def _precond_jvp(primals: Any, tangents: Any) -> Any:
+    dist, grads = *primals, *tangents
+    _, _, d_sigma = dist
+    g_w, g_mu, g_sigma = grads
+    return dist, (g_w, g_mu * d_sigma**2, g_sigma / 2.0 * d_sigma**2)
+
+
+def gaussian_log_prob(mu: jax.Array, sigma: jax.Array, y: jax.Array) -> jax.Array:
+    return jax.scipy.stats.norm.logpdf(y, mu, sigma).sum(axis=-1)
+
+
+def listing_loss(dist: tuple[jax.Array, ...], y: jax.Array) -> jax.Array:
+    """The listing of Appendix C, with `d_std`, `g_std` read as `d_sigma`, `g_sigma`."""
+    d_w, d_mu, d_sigma = precond(dist)
+    # [E-step] compute responsibilities rho
+    log_weights = jax.nn.log_softmax(d_w, axis=-1)
+    # Standard Gaussian log probability for each component
+    log_normal = jax.vmap(gaussian_log_prob)(d_mu, d_sigma, y[:, jnp.newaxis])
+    log_rho = jax.nn.log_softmax(log_weights + log_normal, axis=-1)
+    rho = jax.lax.stop_gradient(jnp.exp(log_rho))
+    # [M-step] natural gradient descent
+    pi = jax.lax.stop_gradient(jnp.exp(log_weights))
+    return -(rho / pi * (log_weights + log_normal)).sum(axis=-1).mean()
+
+
+def test_listing_is_the_gradient_of_the_papers_code() -> None:
+    n = 6
+    mixture = make(3, 2, batch=(n,), seed=7)
+    y = np.random.default_rng(1).normal(size=(n, 2))
+    expected = jax.jit(jax.grad(listing_loss))(tuple(jax.tree.leaves(mixture)), y)
+    got = natural_gradient(mixture, y, "listing")
+    for actual, desired in zip(jax.tree.leaves(got), expected, strict=True):
+        np.testing.assert_allclose(actual / n, desired, rtol=1e-12, atol=1e-13)
+    # And the closed form of its logits: pi S - r, with r = N_k / sum_j pi_j N_j.
+    density = np.exp(np.asarray(mixture.component_log_prob(y)))
+    pi = special.softmax(np.asarray(mixture.logits), axis=-1)
+    r = density / np.sum(pi * density, axis=-1, keepdims=True)
+    np.testing.assert_allclose(
+        got.logits, pi * r.sum(axis=-1, keepdims=True) - r, rtol=1e-12, atol=1e-13
+    )
+
+
+def test_listing_is_no_natural_gradient() -> None:
+    """It differs from both natural gradients by more than a multiple of the all-ones vector."""
+    mixture, y = make(seed=3), np.array([0.3, -0.8])
+    gradients = {
+        name: np.asarray(natural_gradient(mixture, y, name).logits)
+        for name in ("derived", "eq68", "listing")
+    }
+
+    def spread(a: str, b: str) -> float:
+        return float(np.ptp(gradients[a] - gradients[b]))
+
+    assert spread("derived", "eq68") < 64 * EPS
+    assert spread("derived", "listing") > 0.1
+    assert gradients["derived"].sum() == pytest.approx(0.0, abs=64 * EPS)
+    assert abs(gradients["eq68"].sum()) > 0.1
+
+
+def test_presets() -> None:
+    assert set(PRECONDITIONERS) == {"default", "derived", "eq68", "listing", "damped"}
+    mixture, y = make(seed=3), np.array([0.3, -0.8])
+    plain = nll_gradient(mixture, y)
+    default, derived = natural_gradient(mixture, y), natural_gradient(mixture, y, "derived")
+    np.testing.assert_allclose(default.logits, plain.logits, rtol=1e-13, atol=1e-14)
+    for name in ("means", "scales"):
+        np.testing.assert_array_equal(getattr(default, name), getattr(derived, name))
+    choice = Preconditioner("damped", "damped")
+    np.testing.assert_allclose(
+        flat(natural_gradient(mixture, y, "damped")),
+        dense_natural_gradient(mixture, y, choice),
+        rtol=1e-12,
+        atol=1e-13,
+    )
+
+
+def test_small_steps_agree_between_coordinates() -> None:
+    """A natural gradient does not depend on the coordinate; as a cotangent it does."""
+    mixture, y = make(seed=3), np.array([0.3, -0.8])
+    scale = natural_gradient(mixture, y, Preconditioner(coordinate="scale")).scales
+    log_scale = natural_gradient(mixture, y, Preconditioner(coordinate="log_scale")).scales
+    # Factor sigma^2 between the cotangents ...
+    np.testing.assert_allclose(scale, np.asarray(mixture.scales) ** 2 * log_scale, rtol=8 * EPS)
+    # ... and the same step: of sigma by `scale`, of log sigma by its pull-back.
+    step = 1e-6
+    direct = mixture.scales - step * scale
+    through_log = np.exp(np.log(mixture.scales) - step * mixture.scales * log_scale)
+    change = np.asarray(direct - mixture.scales)
+    # To first order: what is left is of the size of the square of the step.
+    np.testing.assert_allclose(direct, through_log, atol=float(np.max(change**2 / mixture.scales)))
+    assert np.abs(change).max() > 1e-7
+
+
+def test_batch_axes_and_transformations() -> None:
+    mixture = make(3, 2, batch=(4, 5))
+    y = np.random.default_rng(0).normal(size=(4, 5, 2))
+    for name in PRECONDITIONERS:
+        whole = natural_gradient(mixture, y, name)
+        assert whole.logits.shape == (4, 5, 3)
+        assert whole.means.shape == whole.scales.shape == (4, 5, 3, 2)
+        call = partial(natural_gradient, preconditioner=name)
+        mapped = jax.jit(jax.vmap(jax.vmap(call)))(mixture, y)
+        for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(mapped), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
+
+
+# Properties over sizes, precisions and extreme parameters
+
+
+PROPERTIES: dict[tuple[Any, ...], Callable[..., Any]] = {}
+
+
+def compiled(*choice: Any) -> Callable[..., Any]:
+    if choice not in PROPERTIES:
+        PROPERTIES[choice] = jax.jit(
+            partial(natural_gradient, preconditioner=Preconditioner(*choice))
+        )
+    return PROPERTIES[choice]
+
+
+@st.composite
+def mixtures(draw: st.DrawFn, extreme: bool) -> tuple[list[np.ndarray], np.ndarray]:
+    """A mixture and a target, in one of the two precisions.
+
+    Extreme ones have log-weights down to -1e4, scales from 1e-6 to 1e6 and targets up to 1e6
+    scales from a mean.
+    """
+    k, d = draw(st.sampled_from([(1, 1), (2, 1), (3, 2)]))
+    dtype = draw(st.sampled_from([np.float32, np.float64]))
+
+    def array(low: float, high: float, *shape: int) -> np.ndarray:
+        size = int(np.prod(shape))
+        number = st.floats(low, high, width=32)
+        return np.reshape(draw(st.lists(number, min_size=size, max_size=size)), shape)
+
+    logits = array(-1e4, 0.0, k) if extreme else array(-2.0, 2.0, k)
+    scales = 10 ** (array(-6.0, 6.0, k, d) if extreme else array(-0.5, 0.5, k, d))
+    means = array(-1.0, 1.0, k, d) * (scales if extreme else 1.0)
+    near = draw(st.integers(0, k - 1))
+    y = means[near] + scales[near] * (array(-1e6, 1e6, d) if extreme else array(-2.0, 2.0, d))
+    return [a.astype(dtype) for a in (logits, means, scales)], y.astype(dtype)
+
+
+CHOICES = list(zip(LOGITS, [*COMPONENTS, *COMPONENTS], strict=False))
+
+
+@quick
+@given(
+    mixtures(extreme=True),
+    st.sampled_from(CHOICES),
+    st.sampled_from(COORDINATES),
+)
+def test_finite_and_bounded_everywhere(
+    drawn: tuple[list[np.ndarray], np.ndarray], choice: tuple[str, str], coordinate: str
+) -> None:
+    parameters, y = drawn
+    with jax.enable_x64(y.dtype == np.float64):
+        mixture = GaussianMixture(*parameters)
+        natural = compiled(*choice, coordinate)(mixture, y)
+    for leaf in jax.tree.leaves(natural):
+        assert leaf.dtype == y.dtype
+    assert np.isfinite(natural.logits).all()
+    bound = {"plain": 1.0, "damped": 2.0**0.5 / 0.01}.get(choice[0], np.inf)
+    assert np.all(np.abs(natural.logits) <= bound * (1 + 1e-5))
+    z = (y.astype(float) - parameters[1]) / parameters[2]
+    # The scales of one component may be 1e12 times another's, and the target then 1e18 scales
+    # from it. Finiteness is promised, and checked, for components within 1e6 scales.
+    within = np.abs(z).max(axis=-1) <= 1.001e6
+    assert np.isfinite(natural.means[within]).all()
+    assert np.isfinite(natural.scales[within]).all()
+
+
+@quick
+@given(mixtures(extreme=True))
+def test_logits_sum_to_zero_where_they_should(drawn: tuple[list[np.ndarray], np.ndarray]) -> None:
+    """The all-ones direction changes nothing; only equation (68) moves along it."""
+    parameters, y = drawn
+    eps = np.finfo(y.dtype).eps
+    with jax.enable_x64(y.dtype == np.float64):
+        mixture = GaussianMixture(*parameters)
+        for logits in ("plain", "natural", "damped"):
+            gradient = np.asarray(compiled(logits, "rho", "scale")(mixture, y).logits, float)
+            size = np.abs(gradient).max() + 1.0
+            # The damped solve divides rounding by the damping.
+            assert abs(gradient.sum()) <= 64 * eps * size * (100 if logits == "damped" else 1)
+
+
+@quick
+@given(mixtures(extreme=False))
+def test_ordinary_mixtures_agree_with_dense_algebra(
+    drawn: tuple[list[np.ndarray], np.ndarray],
+) -> None:
+    parameters, y = drawn
+    exact = [p.astype(np.float64) for p in parameters]
+    expected = dense_natural_gradient(
+        GaussianMixture(*exact), y.astype(np.float64), Preconditioner("natural")
+    )
+    with jax.enable_x64(y.dtype == np.float64):
+        natural = flat(compiled("natural", "rho/pi", "scale")(GaussianMixture(*parameters), y))
+    # Errors of z^2 / 2, up to 1e3, become relative errors of the responsibilities.
+    tolerance = 1e4 * float(np.finfo(y.dtype).eps)
+    np.testing.assert_allclose(natural, expected, rtol=tolerance, atol=tolerance * np.ptp(expected))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", PRECONDITIONERS)
+@pytest.mark.parametrize("coordinate", COORDINATES)
+def test_an_overflowing_ratio_saturates(dtype: Any, name: str, coordinate: str) -> None:
+    """The starved component owns the target: `r = exp(1e4)`, more than any float."""
+    mixture_, y = (
+        (np.array([0.0, -1e4]), np.array([[0.0], [1e3]]), np.ones((2, 1))),
+        np.array([1e3]),
+    )
+    choice = PRECONDITIONERS[name]
+    with jax.enable_x64(dtype == np.float64):
+        mixture = GaussianMixture(*(a.astype(dtype) for a in mixture_))
+        call = compiled(choice.logits, choice.components, coordinate)
+        natural = call(mixture, y.astype(dtype))
+        assert natural.logits.dtype == dtype
+        for leaf in jax.tree.leaves(natural):
+            assert np.isfinite(leaf).all()
+    starved, fed = natural.logits[1], natural.logits[0]
+    assert starved < 0 < fed or name == "eq68"  # the starved weight is to grow
+    assert starved < 0
+    if choice.logits in ("natural", "eq68", "listing"):
+        # As large as a float lets it be with room for products: the root of the largest.
+        assert -starved >= 0.4 * np.sqrt(np.finfo(dtype).max)
+
+
+# Choices
+
+
+def test_resolve_preconditioner() -> None:
+    for name, choice in PRECONDITIONERS.items():
+        assert resolve_preconditioner(name) is choice
+    mine = Preconditioner("damped", damping=3.0)
+    assert resolve_preconditioner(mine) is mine
+    with pytest.raises(ValueError, match=r"preconditioner must be one of default, .* got 'best'"):
+        resolve_preconditioner("best")
+    with pytest.raises(TypeError, match="preconditioner must be a name or a Preconditioner, got"):
+        resolve_preconditioner(3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"logits": "best"}, "logits must be one of plain, natural, .*, got 'best'"),
+        ({"components": "pi"}, "components must be one of rho/pi, damped, rho, got 'pi'"),
+        ({"coordinate": "log"}, "coordinate must be one of scale, log_scale, got 'log'"),
+        ({"damping": 0.0}, "damping must be positive and finite, got 0.0"),
+        ({"damping": -1.0}, "damping must be positive"),
+        ({"damping": float("inf")}, "damping must be positive"),
+        ({"damping": float("nan")}, "damping must be positive"),
+    ],
+)
+def test_preconditioner_checks_its_choices(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Preconditioner(**arguments)
+
+
+def test_natural_gradient_checks_the_target() -> None:
+    with pytest.raises(ValueError, match=r"y must have shape \(\.\.\., D\) with D = 2"):
+        natural_gradient(make(), np.zeros(3))
+    with pytest.raises(ValueError, match="preconditioner must be one of"):
+        natural_gradient(make(), np.zeros(2), "nothing")
+
+
+# Where the logits come to rest (targets far from each other, so that responsibilities are 0 or 1)
+
+
+def rest(name: str, true_weights: np.ndarray) -> np.ndarray:
+    """Gradient descent on the logits alone, on the whole population of separated components."""
+    k = len(true_weights)
+    means = 100.0 * np.arange(k)[:, None]
+
+    def step(logits: jax.Array, _: None) -> tuple[jax.Array, None]:
+        batch = (k,)
+        mixture = GaussianMixture(
+            jnp.broadcast_to(logits, (*batch, k)),
+            jnp.broadcast_to(means, (*batch, k, 1)),
+            jnp.ones((*batch, k, 1)),
+        )
+        gradient = natural_gradient(mixture, means, name).logits
+        return logits - 0.1 * true_weights @ gradient, None
+
+    start = jnp.zeros(k)
+    last, _ = jax.jit(lambda s: jax.lax.scan(step, s, length=3000))(start)
+    return special.softmax(np.asarray(last))
+
+
+TRUE_WEIGHTS = [(0.896, 0.104), (0.688, 0.208, 0.104)]
+
+
+@pytest.mark.parametrize("weights", TRUE_WEIGHTS)
+@pytest.mark.parametrize("name", ["default", "derived", "eq68", "damped"])
+def test_consistent_choices_come_to_rest_at_the_true_weights(
+    name: str, weights: tuple[float, ...]
+) -> None:
+    # 3000 steps of 0.1, contracting by 1 - 0.1 pi_min at the slowest: exp(-30) is left.
+    np.testing.assert_allclose(rest(name, np.array(weights)), weights, atol=1e-10)
+
+
+@pytest.mark.parametrize("weights", TRUE_WEIGHTS)
+def test_listing_comes_to_rest_at_the_square_roots(weights: tuple[float, ...]) -> None:
+    roots = np.sqrt(weights)
+    at_rest = rest("listing", np.array(weights))
+    np.testing.assert_allclose(at_rest, roots / roots.sum(), atol=1e-10)
+    assert np.abs(at_rest - weights).max() > 0.1
