@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 __all__ = ["GaussianMixture"]
@@ -257,16 +258,21 @@ def _check_shapes(logits: jax.Array, means: jax.Array, scales: jax.Array) -> Non
 
 
 def _check_values(logits: jax.Array, means: jax.Array, scales: jax.Array) -> None:
-    """Check the values where they are known; under a transformation they are not."""
+    """Check the values where they are known; under a transformation they are not.
+
+    In NumPy: under `jax.jit` every operation of JAX is traced, also one on known values.
+    """
     for name, array in (("logits", logits), ("means", means), ("scales", scales)):
         if isinstance(array, jax.core.Tracer):
             continue
-        if not bool(jnp.isfinite(array).all()):
-            raise ValueError(f"{name} must be finite, got {_first(array, ~jnp.isfinite(array))}")
-        if name == "scales" and not bool((array > 0).all()):
-            raise ValueError(f"scales must be positive, got {_first(array, array <= 0)}")
+        values = np.asarray(array)
+        finite = np.isfinite(values)
+        if not finite.all():
+            raise ValueError(f"{name} must be finite, got {_first(values, ~finite)}")
+        if name == "scales" and not (values > 0).all():
+            raise ValueError(f"scales must be positive, got {_first(values, values <= 0)}")
 
 
-def _first(array: jax.Array, bad: jax.Array) -> str:
-    index = tuple(int(i) for i in jnp.argwhere(bad)[0])
-    return f"{array[index]} at {index}"
+def _first(values: np.ndarray, bad: np.ndarray) -> str:
+    index = tuple(int(i) for i in np.argwhere(bad)[0])
+    return f"{values[index]} at {index}"

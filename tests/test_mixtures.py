@@ -470,6 +470,17 @@ def test_it_passes_through_jit_vmap_and_scan() -> None:
     assert built(jnp.arange(3.0)).batch_shape == (3,)
 
 
+def test_known_parameters_are_accepted_and_checked_under_jit() -> None:
+    mixture, y = make(), targets()
+    marginal = jax.jit(lambda t: mixture.marginal(0).log_prob(t))(y[:1])
+    np.testing.assert_allclose(marginal, mixture.marginal(0).log_prob(y[:1]), rtol=1e-5)
+    logits, scales, zeros = jnp.zeros(3), jnp.ones((3, 2)), jnp.zeros((3, 2))
+    moved = jax.jit(lambda mu: GaussianMixture(logits, mu, scales))(mixture.means)
+    np.testing.assert_array_equal(moved.means, mixture.means)
+    with pytest.raises(ValueError, match="scales must be positive"):
+        jax.jit(lambda mu: GaussianMixture(logits, mu, zeros))(mixture.means)
+
+
 # Errors
 
 
@@ -497,13 +508,13 @@ def test_shapes_are_checked_also_under_jit(
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("logits", np.nan, "logits must be finite, got"),
-        ("logits", -np.inf, "logits must be finite, got"),
-        ("means", np.inf, "means must be finite, got"),
-        ("scales", np.nan, "scales must be finite, got"),
-        ("scales", np.inf, "scales must be finite, got"),
-        ("scales", 0.0, "scales must be positive, got"),
-        ("scales", -1.0, "scales must be positive, got"),
+        ("logits", np.nan, r"logits must be finite, got nan at \(1,\)"),
+        ("logits", -np.inf, r"logits must be finite, got -inf at \(1,\)"),
+        ("means", np.inf, r"means must be finite, got inf at \(1, 0\)"),
+        ("scales", np.nan, r"scales must be finite, got nan at \(1, 0\)"),
+        ("scales", np.inf, r"scales must be finite, got inf at \(1, 0\)"),
+        ("scales", 0.0, r"scales must be positive, got 0.0 at \(1, 0\)"),
+        ("scales", -1.0, r"scales must be positive, got -1.0 at \(1, 0\)"),
         ("means", 1j, "logits, means and scales must be real, got a complex array"),
     ],
 )
