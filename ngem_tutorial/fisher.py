@@ -112,6 +112,12 @@ logits, which is bounded, and preconditions the Gaussians."""
 def resolve_preconditioner(preconditioner: Preconditioner | str) -> Preconditioner:
     """Return the preconditioner of that name, or the one given.
 
+    Args:
+        preconditioner: a `Preconditioner` or the name of one in `PRECONDITIONERS`.
+
+    Returns:
+        The preconditioner.
+
     Raises:
         ValueError: if the name is not in `PRECONDITIONERS`.
         TypeError: if it is neither a name nor a `Preconditioner`.
