@@ -63,7 +63,7 @@ def natural_gradient_em_step(
     y = _check_data(mixture, y)
     if not 0.0 < learning_rate <= 1.0:
         raise ValueError(f"learning_rate must be above 0 and at most 1, got {learning_rate}")
-    if min_scale < 0.0:
+    if not min_scale >= 0.0:
         raise ValueError(f"min_scale must not be negative, got {min_scale}")
     log_rho = mixture.log_responsibilities(y)
     log_pi_hat = jax.nn.logsumexp(log_rho, axis=0) - jnp.log(y.shape[0])
