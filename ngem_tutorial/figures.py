@@ -26,6 +26,7 @@ __all__ = [
     "PALETTE",
     "check_format",
     "convergence",
+    "density_grid",
     "density_with_marginals",
     "image_grid",
     "mean_trajectories",
@@ -125,37 +126,46 @@ def success_rates(table: pd.DataFrame, *, confidence: float = 0.95) -> Figure:
     """Share of successful runs by method, with Wilson's intervals, and of non-finite ones.
 
     Args:
-        table: a row per run with `parametrisation`, `method`, `learning_rate`, `success`
-            (boolean) and `failed_at` (-1 if the run stayed finite).
+        table: a row per run with `initialisation`, `parametrisation`, `method`, `learning_rate`,
+            `success` (boolean) and `failed_at` (-1 if the run stayed finite).
         confidence: of the intervals.
 
     Returns:
-        A row of panels, one for each learning rate; parametrisations in groups. Filled points are
-        successes, crosses the non-finite runs.
+        A grid of panels, a row per initialisation and a column per learning rate;
+        parametrisations in groups. Points are successes, crosses the non-finite runs.
     """
+    rows = list(dict.fromkeys(table["initialisation"]))
     rates = sorted(table["learning_rate"].unique(), reverse=True)
     groups = list(dict.fromkeys(table["parametrisation"]))
     methods = [method for method in PALETTE if method in set(table["method"])]
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(
-            1, len(rates), figsize=(3.4 * len(rates), 3.6), sharey=True, squeeze=False
+            len(rows),
+            len(rates),
+            figsize=(3.0 * len(rates), 2.6 * len(rows) + 0.4),
+            sharex=True,
+            sharey=True,
+            squeeze=False,
         )
-        for axis, rate in zip(axes[0], rates, strict=True):
+        for i, j in np.ndindex(axes.shape):
+            panel = table[
+                (table["initialisation"] == rows[i]) & (table["learning_rate"] == rates[j])
+            ]
             for offset, method in enumerate(methods):
-                x = np.arange(len(groups)) + (offset - (len(methods) - 1) / 2) * 0.14
-                runs = table[(table["learning_rate"] == rate) & (table["method"] == method)]
-                by_group = runs.groupby("parametrisation")["success"]
-                count, total = (f().reindex(groups) for f in (by_group.sum, by_group.size))
+                x = np.arange(len(groups)) + (offset - (len(methods) - 1) / 2) * 0.16
+                runs = panel[panel["method"] == method].groupby("parametrisation")
+                total = runs.size().reindex(groups)
+                count = runs["success"].sum().reindex(groups)
                 low, high = wilson_interval(count, total, confidence)
                 share = (count / total).to_numpy()
                 error = np.abs(np.stack([share - low, high - share]))
                 axis.errorbar(x, share, error, fmt="o", ms=4, color=PALETTE[method], label=method)
-                bad = runs.assign(bad=runs["failed_at"] >= 0).groupby("parametrisation")["bad"]
-                axis.plot(x, bad.mean().reindex(groups), "x", ms=5, color=PALETTE[method])
-            axis.set(xticks=range(len(groups)), ylim=(-0.03, 1.03), xlabel="trained for the scale")
-            axis.set_xticklabels([group.replace(", ", ",\n") for group in groups])
-            _label(axis, f"β = {rate:g}")
-        axes[0, 0].set_ylabel("share of runs")
+                bad = runs["failed_at"].agg(lambda update: (update >= 0).mean()).reindex(groups)
+                axis.plot(x, bad, "x", ms=5, color=PALETTE[method])
+            axis.set(xticks=range(len(groups)), xticklabels=groups, ylim=(-0.03, 1.05))
+            _label(axis, f"start {rows[i]}, β = {rates[j]:g}")
+        figure.supylabel("share of runs", fontsize=10)
+        figure.supxlabel("trained for the scale", fontsize=10)
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=len(methods))
     return figure
@@ -184,7 +194,7 @@ def outcome_distribution(table: pd.DataFrame) -> Figure:
                 share = np.arange(1, len(excess) + 1) / len(excess)
                 finite = np.isfinite(excess)
                 (line,) = axis.step(
-                    np.maximum(excess[finite], 1e-3),
+                    np.maximum(excess[finite], 1e-3),  # EM from the truth is not always best
                     share[finite],
                     where="post",
                     color=PALETTE[method],
@@ -223,9 +233,7 @@ def density_with_marginals(
                 [["top", "."], ["map", "right"]], height_ratios=(1, 4), width_ratios=(4, 1)
             )
             density = jnp.exp(mixture.log_prob(points))
-            axes["map"].pcolormesh(
-                grid, grid, density, cmap="Blues", shading="gouraud", rasterized=True
-            )
+            axes["map"].pcolormesh(grid, grid, density, cmap="Blues", shading="gouraud")
             axes["map"].plot(
                 *truth.means.T, "*", color="black", mfc="white", ms=11, label="true mean"
             )
@@ -237,6 +245,44 @@ def density_with_marginals(
             _marginal(axes["top"], grid, truth.marginal(0), mixture.marginal(0))
             _marginal(axes["right"], grid, truth.marginal(1), mixture.marginal(1), flip=True)
             _label(axes["map"], label)
+    return figure
+
+
+def density_grid(
+    rows: Mapping[str, Sequence[GaussianMixture]], truth: GaussianMixture, *, extent: float = 4.5
+) -> Figure:
+    """Learned densities of several runs in two dimensions, a row per method.
+
+    Args:
+        rows: for each method its mixtures of `D = 2`, batch shape `()`, as many in each row.
+        truth: the mixture that the data were drawn from; its means are stars.
+        extent: half the width of the squares that are shown, in the units of the data.
+
+    Returns:
+        Heat maps; dots are the learned means.
+    """
+    grid = jnp.linspace(-extent, extent, 121)
+    points = jnp.stack(jnp.meshgrid(grid, grid), axis=-1)
+    columns = len(next(iter(rows.values())))
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(
+            len(rows),
+            columns,
+            figsize=(1.7 * columns + 0.4, 1.7 * len(rows)),
+            sharex=True,
+            sharey=True,
+            squeeze=False,
+        )
+        for row, (label, mixtures) in zip(axes, rows.items(), strict=True):
+            for axis, mixture in zip(row, mixtures, strict=True):
+                density = jnp.exp(mixture.log_prob(points))
+                axis.pcolormesh(
+                    grid, grid, density, cmap="Blues", shading="gouraud", rasterized=True
+                )
+                axis.plot(*truth.means.T, "*", color="black", mfc="white", ms=7)
+                axis.plot(*mixture.means.T, "o", color=PALETTE["NLL"], ms=3)
+                axis.set(aspect="equal", xticks=[], yticks=[])
+            row[0].set_ylabel(label)
     return figure
 
 

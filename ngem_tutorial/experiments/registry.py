@@ -67,12 +67,14 @@ def reproduce(
     task = presets[preset]
     start = time.perf_counter()
     table = task.run(task.config)
+    configuration = dataclasses.asdict(task.config)
+    seeds = configuration.pop("seeds")
     missing = [name for name in table if table[name].dtype.kind == "f" and table[name].isna().any()]
     return results.save(
         table,
         f"{experiment}/{preset}",
-        configuration=dataclasses.asdict(task.config),
-        seeds=task.config.seeds,
+        configuration=configuration,
+        seeds=seeds,
         wall_time_s=time.perf_counter() - start,
         directory=directory,
         allow_missing=missing,

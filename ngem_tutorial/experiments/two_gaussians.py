@@ -8,7 +8,8 @@ of the initial parameters are printed in the paper; ours are in `Config` and `ma
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator
 from functools import cache, partial
 from typing import Any
 
@@ -30,9 +31,11 @@ from ngem_tutorial.objectives import nll
 from ngem_tutorial.training import Fit, fit
 
 __all__ = [
+    "INITIALISATIONS",
     "PAPER_TABLE_1",
     "PARAMETRISATIONS",
     "PRESETS",
+    "TOLERANCE",
     "Config",
     "best_nll",
     "data",
@@ -40,22 +43,26 @@ __all__ = [
     "outcomes",
     "run",
     "run_outcomes",
+    "succeeded",
     "train",
 ]
 
-PARAMETRISATIONS: dict[str, tuple[Coordinate, Coordinate]] = {
-    "σ": ("scale", "scale"),
-    "log σ": ("log_scale", "log_scale"),
-    "log σ, block of σ": ("log_scale", "scale"),
-}
-"""What is trained for the scales, and in which coordinate the Fisher block acts. The last is what
-the paper's code computes when the deviations are exponentials of what is trained."""
+PARAMETRISATIONS: dict[str, Coordinate] = {"σ": "scale", "log σ": "log_scale"}
+"""What is trained for the scales; the Fisher block acts in the same coordinate."""
+
+INITIALISATIONS: dict[str, tuple[float, float]] = {"σ = 1": (1.0, 1.0), "σ ~ U(0, 1)": (0.0, 1.0)}
+"""From which interval the initial scales are drawn."""
 
 PAPER_TABLE_1: dict[str, dict[float, tuple[float, float]]] = {
     "nGEM": {1e-1: (0.660, 0.03), 1e-2: (0.691, 0.00), 1e-3: (0.692, 0.00)},
     "NLL": {1e-1: (0.010, 0.00), 1e-2: (0.687, 0.01), 1e-3: (0.669, 0.02)},
 }
 """Entropy of the weights by method and learning rate: mean and standard deviation, Table 1."""
+
+
+TOLERANCE = 0.2
+"""A run succeeds if it ends within this many nats of the best known likelihood. A run that leaves
+one component to cover both Gaussians ends two nats away."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +75,8 @@ class Config:
     learning_rates: tuple[float, ...] = (1e-1, 1e-2, 1e-3)
     seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
     methods: tuple[str, ...] = ("NLL", "nGEM (listing)", "nGEM (derived)", "nGEM")
-    parametrisations: tuple[str, ...] = ("log σ", "σ")
+    parametrisations: tuple[str, ...] = ("σ", "log σ")
+    initialisations: tuple[str, ...] = ("σ = 1",)
     data_seed: int = 0
     record_every: int = 100
     """Updates between two recorded points."""
@@ -83,11 +91,7 @@ class Config:
 PRESETS: dict[str, Config] = {
     "quick": Config(seeds=tuple(range(1, 21)), epochs=10),
     "paper": Config(),
-    "initialisations": Config(
-        seeds=tuple(range(1, 1001)),
-        methods=("NLL", "nGEM (listing)", "nGEM (derived)", "nGEM (damped)", "nGEM"),
-        parametrisations=tuple(PARAMETRISATIONS),
-    ),
+    "initialisations": Config(seeds=tuple(range(1, 1001)), initialisations=tuple(INITIALISATIONS)),
 }
 
 
@@ -96,13 +100,17 @@ def data(config: Config) -> Sample:
     return two_gaussians(jax.random.key(config.data_seed), config.size)
 
 
-def make_model(rngs: nnx.Rngs, coordinate: Coordinate) -> PlainMixture:
-    """Draw the initial mixture: logits and means from N(0, 1), scales from U(0, 1)."""
+def make_model(
+    rngs: nnx.Rngs, coordinate: Coordinate, initial_scale: tuple[float, float]
+) -> PlainMixture:
+    """Draw the initial mixture: logits and means from N(0, 1), scales from an interval."""
     key = jax.random.split(rngs(), 3)
+    low, high = initial_scale
+    share = jax.random.uniform(key[2], (2, 2), minval=jnp.finfo(jnp.float32).eps)
     mixture = GaussianMixture(
         jax.random.normal(key[0], (2,)),
         jax.random.normal(key[1], (2, 2)),
-        jax.random.uniform(key[2], (2, 2), minval=jnp.finfo(float).eps),
+        low + (high - low) * share,
     )
     return PlainMixture(mixture, coordinate)
 
@@ -112,7 +120,7 @@ def train(
     method: str,
     parametrisation: str,
     learning_rate: float,
-    seeds: Sequence[int] | None = None,
+    initialisation: str = "σ = 1",
 ) -> Fit:
     """Train one method at one rate; `probes["mixture"]` holds the mixtures on the way.
 
@@ -121,22 +129,22 @@ def train(
         method: one of `methods.METHODS`.
         parametrisation: one of `PARAMETRISATIONS`.
         learning_rate: of plain stochastic gradient descent.
-        seeds: those of the configuration by default.
+        initialisation: one of `INITIALISATIONS`.
 
     Returns:
         The fit; runs that turn non-finite are in its `failures`.
     """
-    trained, block = PARAMETRISATIONS[parametrisation]
+    coordinate = PARAMETRISATIONS[parametrisation]
     return fit(
-        _model_maker(trained),
-        get_objective(method, block),
+        _model_maker(coordinate, INITIALISATIONS[initialisation]),
+        get_objective(method, coordinate),
         None,
         data(config).y,
         epochs=config.epochs,
         batch_size=config.batch_size,
         learning_rate=learning_rate,
         optimizer=optax.sgd,
-        seeds=config.seeds if seeds is None else seeds,
+        seeds=config.seeds,
         metrics={"nll": nll, "entropy": weight_entropy},
         probes={"mixture": _mixture},
         record_at=config.record_at,
@@ -149,37 +157,37 @@ def run(config: Config) -> pd.DataFrame:
     """Train every method, parametrisation and rate of a configuration.
 
     Returns:
-        A row for each recorded point of each run: `parametrisation`, `method`, `learning_rate`,
-        `seed`, `update`, `nll` (nats), `entropy` (nats) and `failed_at`, the update after which
-        the run had a non-finite value, -1 if it never had. `nll` and `entropy` are missing from
-        then on.
+        A row for each recorded point of each run: `initialisation`, `parametrisation`, `method`,
+        `learning_rate`, `seed`, `update`, `nll` (nats), `entropy` (nats) and `failed_at`, the
+        update after which the run had a non-finite value, -1 if it never had. `nll` and
+        `entropy` are missing from then on.
     """
     return pd.concat(_tables(config), ignore_index=True)
 
 
-def run_outcomes(config: Config, tolerance: float = 0.2) -> pd.DataFrame:
+def run_outcomes(config: Config) -> pd.DataFrame:
     """Train as `run` does, but keep one row per run only; see `outcomes`."""
     best = best_nll(config)
-    return pd.concat(
-        [outcomes(table, best, tolerance) for table in _tables(config)], ignore_index=True
-    )
+    return pd.concat([outcomes(table, best) for table in _tables(config)], ignore_index=True)
 
 
 def _tables(config: Config) -> Iterator[pd.DataFrame]:
-    """The recorded points, one table for each parametrisation, method and rate."""
-    for parametrisation in config.parametrisations:
-        for method in config.methods:
-            for rate in config.learning_rates:
-                yield _table(parametrisation, method, rate, config)
+    """The recorded points, one table for each combination of settings."""
+    for settings in itertools.product(
+        config.initialisations, config.parametrisations, config.methods, config.learning_rates
+    ):
+        yield _table(config, dict(zip(_SETTINGS, settings, strict=True)))
 
 
-def _table(parametrisation: str, method: str, rate: float, config: Config) -> pd.DataFrame:
-    result = train(config, method, parametrisation, rate)
+_SETTINGS = ("initialisation", "parametrisation", "method", "learning_rate")
+
+
+def _table(config: Config, settings: dict[str, Any]) -> pd.DataFrame:
+    result = train(config, **settings)
     failed = {failure.seed: failure.update for failure in result.failures}
     table = pd.DataFrame(result.columns()).drop(columns="loss")
-    table.insert(0, "parametrisation", parametrisation)
-    table.insert(1, "method", method)
-    table.insert(2, "learning_rate", rate)
+    for position, (name, value) in enumerate(settings.items()):
+        table.insert(position, name, value)
     table["failed_at"] = [failed.get(seed, -1) for seed in table["seed"]]
     gone = (table["failed_at"] >= 0) & (table["update"] >= table["failed_at"])
     table.loc[gone, ["nll", "entropy"]] = np.nan
@@ -193,34 +201,41 @@ def best_nll(config: Config, num_steps: int = 100) -> float:
     return -float(log_likelihood[-1])
 
 
-def outcomes(table: pd.DataFrame, best: float, tolerance: float = 0.2) -> pd.DataFrame:
+def outcomes(table: pd.DataFrame, best: float, tolerance: float = TOLERANCE) -> pd.DataFrame:
     """Reduce the recorded points of `run` to one row per run.
 
     Args:
         table: what `run` returned.
         best: the negative log-likelihood to compare with, nats; see `best_nll`.
-        tolerance: a run succeeds if it ends within this many nats of `best`.
+        tolerance: how near is near, nats.
 
     Returns:
-        `parametrisation`, `method`, `learning_rate`, `seed`, `excess_nll` (final, nats above
-        `best`), `entropy` (final), `first_within` (first recorded update within the tolerance,
-        -1 if none), `failed_at` and `success`.
+        The settings and `seed` of the run, `excess_nll` (final, nats above `best`, to four
+        decimals), `entropy` (final, to four decimals), `first_within` (first recorded update
+        within the tolerance, -1 if none) and `failed_at`.
     """
-    keys = ["parametrisation", "method", "learning_rate", "seed"]
+    keys = [*_SETTINGS, "seed"]
     excess = table["nll"] - best
     within = table[excess < tolerance].groupby(keys)["update"].min().rename("first_within")
     last = table[table["update"] == table["update"].max()].copy()
-    last.insert(4, "excess_nll", excess[last.index])
-    last = last.drop(columns=["update", "nll"]).join(within, on=keys)
+    last["excess_nll"] = excess[last.index].round(4)
+    last["entropy"] = last["entropy"].round(4)
+    last = last.join(within, on=keys)
     last["first_within"] = last["first_within"].fillna(-1).astype(int)
-    last["success"] = last["excess_nll"] < tolerance
-    order = [*keys, "excess_nll", "entropy", "first_within", "failed_at", "success"]
+    order = [*keys, "excess_nll", "entropy", "first_within", "failed_at"]
     return last[order].reset_index(drop=True)
 
 
+def succeeded(outcomes: pd.DataFrame, tolerance: float = TOLERANCE) -> pd.Series:
+    """Which runs ended within the tolerance of the best known likelihood; see `outcomes`."""
+    return outcomes["excess_nll"] < tolerance
+
+
 @cache
-def _model_maker(coordinate: Coordinate) -> partial[PlainMixture]:
-    return partial(make_model, coordinate=coordinate)
+def _model_maker(
+    coordinate: Coordinate, initial_scale: tuple[float, float]
+) -> partial[PlainMixture]:
+    return partial(make_model, coordinate=coordinate, initial_scale=initial_scale)
 
 
 def _mixture(model: Any) -> GaussianMixture:
