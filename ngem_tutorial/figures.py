@@ -148,9 +148,8 @@ def success_rates(table: pd.DataFrame, *, confidence: float = 0.95) -> Figure:
             squeeze=False,
         )
         for i, j in np.ndindex(axes.shape):
-            panel = table[
-                (table["initialisation"] == rows[i]) & (table["learning_rate"] == rates[j])
-            ]
+            axis: Axes = axes[i, j]
+            panel = table[table["initialisation"].eq(rows[i]) & table["learning_rate"].eq(rates[j])]
             for offset, method in enumerate(methods):
                 x = np.arange(len(groups)) + (offset - (len(methods) - 1) / 2) * 0.16
                 runs = panel[panel["method"] == method].groupby("parametrisation")
