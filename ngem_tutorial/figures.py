@@ -148,7 +148,7 @@ def success_rates(table: pd.DataFrame, *, confidence: float = 0.95) -> Figure:
             squeeze=False,
         )
         for i, j in np.ndindex(axes.shape):
-            axis: Axes = axes[i, j]
+            axis: Any = axes[i, j]
             panel = table[table["initialisation"].eq(rows[i]) & table["learning_rate"].eq(rates[j])]
             for offset, method in enumerate(methods):
                 x = np.arange(len(groups)) + (offset - (len(methods) - 1) / 2) * 0.16
