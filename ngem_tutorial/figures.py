@@ -25,13 +25,17 @@ __all__ = [
     "DASHES",
     "PALETTE",
     "check_format",
+    "conditional_densities",
     "convergence",
+    "densities_with_components",
     "density_grid",
     "density_with_marginals",
+    "forward_and_inverse",
     "image_grid",
     "mean_trajectories",
     "one_and_two_modes",
     "outcome_distribution",
+    "seed_curves",
     "success_rates",
     "write",
 ]
@@ -343,6 +347,143 @@ def one_and_two_modes(gaussian: GaussianMixture, mixture: GaussianMixture) -> Fi
             k = density.num_components
             _label(axis, "one Gaussian" if k == 1 else f"mixture of {k} Gaussians")
         axes[0].set(ylabel="density", ylim=(0, None))
+    return figure
+
+
+def forward_and_inverse(
+    x: jax.Array, y: jax.Array, grid: jax.Array, forward: jax.Array, mean: jax.Array
+) -> Figure:
+    """A function with noise, and the same points with the axes swapped.
+
+    Args:
+        x: inputs of the inverse problem, shape `(N, 1)`.
+        y: its targets, shape `(N, 1)`.
+        grid: points of both axes, shape `(G,)`.
+        forward: the function that maps a target to its input, at `grid`, shape `(G,)`.
+        mean: the conditional mean of the target at the inputs `grid`, shape `(G,)`.
+
+    Returns:
+        Two panels: `x` against `y` with the function, `y` against `x` with the conditional mean.
+    """
+    dots: Any = {"ls": "", "marker": ".", "ms": 3, "color": PALETTE["truth"], "alpha": 0.35}
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(1, 2, figsize=(7.5, 3.2))
+        axes[0].plot(y[:, 0], x[:, 0], **dots)
+        axes[0].plot(grid, forward, color=PALETTE["nGEM"])
+        axes[0].set(xlabel="$y$", ylabel="$x$", xlim=(-0.05, 1.05), ylim=(-0.2, 1.2))
+        axes[1].plot(x[:, 0], y[:, 0], **dots)
+        axes[1].plot(grid, mean, color=PALETTE["NLL"])
+        axes[1].set(xlabel="$x$", ylabel="$y$", xlim=(-0.05, 1.05), ylim=(-0.2, 1.2))
+        _label(axes[0], "forward: one answer")
+        _label(axes[1], "inverse: several answers")
+    return figure
+
+
+def densities_with_components(panels: Mapping[str, GaussianMixture], y: jax.Array) -> Figure:
+    """Densities in one dimension over a histogram of the data, with their weighted components.
+
+    Args:
+        panels: for each label a mixture of `D = 1`, batch shape `()`.
+        y: the data, shape `(N, 1)`.
+
+    Returns:
+        A row of panels: the density is solid, its weighted components are dashed.
+    """
+    margin = 0.1 * float(y.max() - y.min())
+    grid = jnp.linspace(y.min() - margin, y.max() + margin, 500)
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(
+            1, len(panels), figsize=(3.75 * len(panels), 2.8), sharey=True, squeeze=False
+        )
+        for axis, (label, mixture) in zip(axes[0], panels.items(), strict=True):
+            axis.hist(
+                np.asarray(y[:, 0]), bins=45, density=True, color=PALETTE["truth"], alpha=0.25
+            )
+            log_parts = mixture.log_weights + mixture.component_log_prob(grid[:, None])
+            axis.plot(grid, jnp.exp(mixture.log_prob(grid[:, None])), color=PALETTE["nGEM"])
+            axis.plot(grid, jnp.exp(log_parts), color=PALETTE["NLL"], lw=1, ls="--")
+            axis.set(xlabel="$y$")
+            _label(axis, label)
+        axes[0, 0].set_ylabel("density")
+    return figure
+
+
+def conditional_densities(
+    panels: Mapping[str, GaussianMixture], x: jax.Array, *, extent: float = 4.5, columns: int = 3
+) -> Figure:
+    """Conditional densities of a target in one dimension, with their component means.
+
+    Args:
+        panels: for each label the mixtures at the inputs `x`, batch shape `(G,)`, `D = 1`.
+        x: increasing inputs, shape `(G,)`.
+        extent: the targets shown are from `-extent` to `extent`.
+        columns: panels in a row.
+
+    Returns:
+        A heat map of the density for each panel, all on one colour scale. The means are dots with
+        an area proportional to their weight, of another colour and shape for each component.
+    """
+    grid = jnp.linspace(-extent, extent, 181)
+    rows = -(-len(panels) // columns)
+    densities = {
+        label: np.asarray(jnp.exp(mixture.log_prob(grid[:, None, None])))
+        for label, mixture in panels.items()
+    }
+    # One scale for all panels; narrow peaks at single inputs saturate.
+    top = max(float(np.quantile(density.max(axis=0), 0.5)) for density in densities.values())
+    marks = (("#D55E00", "o"), ("#000000", "D"), ("#009E73", "s"))
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(
+            rows, columns, figsize=(2.5 * columns, 2.1 * rows), sharex=True, sharey=True,
+            squeeze=False,
+        )  # fmt: skip
+        for axis in axes.flat[len(panels) :]:
+            axis.axis("off")
+        for axis, (label, mixture) in zip(axes.flat, panels.items(), strict=False):
+            axis.pcolormesh(
+                x, grid, densities[label], cmap="Blues", vmin=0, vmax=top, rasterized=True
+            )
+            for k in range(mixture.num_components):
+                colour, shape = marks[k % len(marks)]
+                area = 12.0 * np.asarray(mixture.weights)[::4, k]
+                axis.scatter(x[::4], mixture.means[::4, k, 0], s=area, c=colour, marker=shape, lw=0)
+            axis.set(ylim=(-extent, extent))
+            _label(axis, label)
+        for axis in axes[-1]:
+            axis.set_xlabel("$x$")
+        for axis in axes[:, 0]:
+            axis.set_ylabel("$y$")
+    return figure
+
+
+def seed_curves(
+    table: pd.DataFrame, columns: Mapping[str, str], lines: Mapping[str, Mapping[str, float]]
+) -> Figure:
+    """Columns of a table against updates, a curve for each seed.
+
+    Args:
+        table: `method`, `seed`, `update` and the columns to draw; one method.
+        columns: the label of the vertical axis for each column to draw.
+        lines: for a column, levels to mark, by their label.
+
+    Returns:
+        A panel for each column.
+    """
+    colour = PALETTE[table["method"].iloc[0]]
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(
+            1, len(columns), figsize=(3.75 * len(columns), 3.0), squeeze=False
+        )
+        for axis, (column, label) in zip(axes[0], columns.items(), strict=True):
+            for _, run in table.groupby("seed"):
+                axis.plot(run["update"], run[column], color=colour, lw=1, alpha=0.7)
+            for name, level in lines.get(column, {}).items():
+                axis.axhline(level, color=PALETTE["truth"], lw=0.8, ls="--")
+                axis.annotate(
+                    name, (1.0, level), xycoords=("axes fraction", "data"), fontsize=8,
+                    xytext=(0, 2), textcoords="offset points", ha="right", va="bottom",
+                )  # fmt: skip
+            axis.set(xlabel="update", ylabel=label)
     return figure
 
 
