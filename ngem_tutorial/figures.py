@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def convergence(
     values = list(dict.fromkeys(table[panels]))
     if panels == "learning_rate":
         values.sort(reverse=True)
-    with plt.rc_context(_STYLE):
+    with _style():
         figure, axes = plt.subplots(
             1, len(values), figsize=(3.4 * len(values), 3.2), sharey=share_y, squeeze=False
         )
@@ -142,7 +143,7 @@ def success_rates(table: pd.DataFrame, *, confidence: float = 0.95) -> Figure:
     rates = sorted(table["learning_rate"].unique(), reverse=True)
     groups = list(dict.fromkeys(table["parametrisation"]))
     methods = [method for method in PALETTE if method in set(table["method"])]
-    with plt.rc_context(_STYLE):
+    with _style():
         figure, axes = plt.subplots(
             len(rows),
             len(rates),
@@ -186,7 +187,7 @@ def outcome_distribution(table: pd.DataFrame) -> Figure:
     """
     rates = sorted(table["learning_rate"].unique(), reverse=True)
     methods = [method for method in PALETTE if method in set(table["method"])]
-    with plt.rc_context(_STYLE):
+    with _style():
         figure, axes = plt.subplots(
             1, len(rates), figsize=(3.4 * len(rates), 3.2), sharey=True, squeeze=False
         )
@@ -227,7 +228,7 @@ def density_with_marginals(
     """
     grid = jnp.linspace(-extent, extent, 161)
     points = jnp.stack(jnp.meshgrid(grid, grid), axis=-1)
-    with plt.rc_context(_STYLE):
+    with _style():
         figure = plt.figure(figsize=(4.2 * len(panels), 4.2))
         for subfigure, (label, mixture) in zip(
             figure.subfigures(1, len(panels), squeeze=False)[0], panels.items(), strict=True
@@ -267,7 +268,7 @@ def density_grid(
     grid = jnp.linspace(-extent, extent, 121)
     points = jnp.stack(jnp.meshgrid(grid, grid), axis=-1)
     columns = len(next(iter(rows.values())))
-    with plt.rc_context(_STYLE):
+    with _style():
         figure, axes = plt.subplots(
             len(rows),
             columns,
@@ -303,7 +304,7 @@ def mean_trajectories(
         A panel for each run: a path for each component from its square to its circle, a dot for
         each recorded point.
     """
-    with plt.rc_context(_STYLE):
+    with _style():
         figure, axes = plt.subplots(
             1, len(panels), figsize=(3.8 * len(panels), 3.8), sharey=True, squeeze=False
         )
@@ -333,7 +334,7 @@ def one_and_two_modes(gaussian: GaussianMixture, mixture: GaussianMixture) -> Fi
         Two panels with one vertical axis; the dashed line is the mean.
     """
     grid = jnp.linspace(-6.0, 6.0, 400)
-    with plt.rc_context(_STYLE):
+    with _style():
         figure, axes = plt.subplots(1, 2, figsize=(7.5, 2.8), sharey=True)
         for axis, density in zip(axes, (gaussian, mixture), strict=True):
             total = jnp.exp(density.log_prob(grid[:, None]))
@@ -366,7 +367,7 @@ def forward_and_inverse(
         Two panels: `x` against `y` with the function, `y` against `x` with the conditional mean.
     """
     dots: Any = {"ls": "", "marker": ".", "ms": 3, "color": PALETTE["truth"], "alpha": 0.35}
-    with plt.rc_context(_STYLE):
+    with _style():
         figure, axes = plt.subplots(1, 2, figsize=(7.5, 3.2))
         axes[0].plot(y[:, 0], x[:, 0], **dots)
         axes[0].plot(grid, forward, color=PALETTE["nGEM"])
@@ -391,7 +392,7 @@ def densities_with_components(panels: Mapping[str, GaussianMixture], y: jax.Arra
     """
     margin = 0.1 * float(y.max() - y.min())
     grid = jnp.linspace(y.min() - margin, y.max() + margin, 500)
-    with plt.rc_context(_STYLE):
+    with _style():
         figure, axes = plt.subplots(
             1, len(panels), figsize=(3.75 * len(panels), 2.8), sharey=True, squeeze=False
         )
@@ -432,7 +433,7 @@ def conditional_densities(
     # One scale for all panels; narrow peaks at single inputs saturate.
     top = max(float(np.quantile(density.max(axis=0), 0.5)) for density in densities.values())
     marks = (("#D55E00", "o"), ("#000000", "D"), ("#009E73", "s"))
-    with plt.rc_context(_STYLE):
+    with _style():
         figure, axes = plt.subplots(
             rows, columns, figsize=(2.5 * columns, 2.1 * rows), sharex=True, sharey=True,
             squeeze=False,
@@ -470,7 +471,7 @@ def seed_curves(
         A panel for each column.
     """
     colour = PALETTE[table["method"].iloc[0]]
-    with plt.rc_context(_STYLE):
+    with _style():
         figure, axes = plt.subplots(
             1, len(columns), figsize=(3.75 * len(columns), 3.0), squeeze=False
         )
@@ -502,7 +503,7 @@ def image_grid(
     """
     num_components = next(iter(panels.values())).num_components
     rows = [(method, k) for method in panels for k in range(num_components)]
-    with plt.rc_context({**_STYLE, "figure.constrained_layout.use": False}):
+    with _style(**{"figure.constrained_layout.use": False}):
         figure, axes = plt.subplots(
             len(rows),
             len(classes),
@@ -549,6 +550,22 @@ def write(figure: Figure, path: Path) -> None:
     content = io.BytesIO()
     figure.savefig(content, format=path.suffix.removeprefix(".").lower())
     write_atomically(path, content.getvalue())
+
+
+@contextmanager
+def _style(**changes: Any) -> Iterator[None]:
+    """Set the style for a while.
+
+    `plt.rc_context` would restore every parameter, `interactive` too, which a notebook's backend
+    sets when the first figure is made: later figures of the notebook would not be shown.
+    """
+    style = {**_STYLE, **changes}
+    before = {name: plt.rcParams[name] for name in style}
+    plt.rcParams.update(style)
+    try:
+        yield
+    finally:
+        plt.rcParams.update(before)
 
 
 def _by_method(table: pd.DataFrame) -> dict[str, Any]:
