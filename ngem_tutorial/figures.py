@@ -37,6 +37,7 @@ __all__ = [
     "one_and_two_modes",
     "outcome_distribution",
     "seed_curves",
+    "success_curves",
     "success_rates",
     "write",
 ]
@@ -124,6 +125,45 @@ def convergence(
         legend = axes[0, -1].get_legend()
         if legend is not None:
             legend.set_title(None)
+    return figure
+
+
+def success_curves(
+    table: pd.DataFrame, *, best: float, tolerance: float, panels: str, confidence: float = 0.95
+) -> Figure:
+    """Share of runs that are near the best known likelihood, against updates.
+
+    Args:
+        table: columns `method`, `seed`, `update`, `nll` (nats, missing once a run was not
+            finite) and the one that `panels` names.
+        best: the best known value, nats.
+        tolerance: how near is near, nats.
+        panels: the column with a panel for each of its values.
+        confidence: of the Wilson intervals, the bands.
+
+    Returns:
+        A row of panels, in the order of the table.
+    """
+    values = list(dict.fromkeys(table[panels]))
+    methods = [method for method in PALETTE if method in set(table["method"])]
+    with _style():
+        figure, axes = plt.subplots(
+            1, len(values), figsize=(3.6 * len(values), 3.2), sharey=True, squeeze=False
+        )
+        for axis, value in zip(axes[0], values, strict=True):
+            for method in methods:
+                runs = table[table[panels].eq(value) & table["method"].eq(method)]
+                near = (runs["nll"] - best < tolerance).groupby(runs["update"])
+                count, total = near.sum(), near.size()
+                low, high = wilson_interval(count, total, confidence)
+                (line,) = axis.plot(count.index, count / total, color=PALETTE[method], label=method)
+                if DASHES[method]:
+                    line.set_dashes(DASHES[method])
+                axis.fill_between(count.index, low, high, color=PALETTE[method], alpha=0.2, lw=0)
+            axis.set(xlabel="update", ylim=(0, 1.02))
+            _label(axis, f"start {value}" if panels == "initialisation" else str(value))
+        axes[0, 0].set_ylabel(f"share of runs within {tolerance:g} nats")
+        axes[0, 0].legend(loc="lower right")
     return figure
 
 
@@ -371,10 +411,10 @@ def forward_and_inverse(
         figure, axes = plt.subplots(1, 2, figsize=(7.5, 3.2))
         axes[0].plot(y[:, 0], x[:, 0], **dots)
         axes[0].plot(grid, forward, color=PALETTE["nGEM"])
-        axes[0].set(xlabel="$y$", ylabel="$x$", xlim=(-0.05, 1.05), ylim=(-0.2, 1.2))
+        axes[0].set(xlabel="$y$", ylabel="$x$", ylim=(-0.2, 1.2))
         axes[1].plot(x[:, 0], y[:, 0], **dots)
         axes[1].plot(grid, mean, color=PALETTE["NLL"])
-        axes[1].set(xlabel="$x$", ylabel="$y$", xlim=(-0.05, 1.05), ylim=(-0.2, 1.2))
+        axes[1].set(xlabel="$x$", ylabel="$y$", xlim=(-0.2, 1.2), ylim=(-0.05, 1.05))
         _label(axes[0], "forward: one answer")
         _label(axes[1], "inverse: several answers")
     return figure
@@ -398,11 +438,11 @@ def densities_with_components(panels: Mapping[str, GaussianMixture], y: jax.Arra
         )
         for axis, (label, mixture) in zip(axes[0], panels.items(), strict=True):
             axis.hist(
-                np.asarray(y[:, 0]), bins=45, density=True, color=PALETTE["truth"], alpha=0.25
+                np.asarray(y[:, 0]), bins=30, density=True, color=PALETTE["truth"], alpha=0.25
             )
             log_parts = mixture.log_weights + mixture.component_log_prob(grid[:, None])
             axis.plot(grid, jnp.exp(mixture.log_prob(grid[:, None])), color=PALETTE["nGEM"])
-            axis.plot(grid, jnp.exp(log_parts), color=PALETTE["NLL"], lw=1, ls="--")
+            axis.plot(grid, jnp.exp(log_parts), color="black", lw=0.9, ls="--")
             axis.set(xlabel="$y$")
             _label(axis, label)
         axes[0, 0].set_ylabel("density")
@@ -483,6 +523,7 @@ def seed_curves(
                 axis.annotate(
                     name, (1.0, level), xycoords=("axes fraction", "data"), fontsize=8,
                     xytext=(0, 2), textcoords="offset points", ha="right", va="bottom",
+                    bbox={"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 1},
                 )  # fmt: skip
             axis.set(xlabel="update", ylabel=label)
     return figure
