@@ -65,7 +65,7 @@ class Config:
 
 
 PRESETS: dict[str, Config] = {
-    "quick": Config(epochs=4, seeds=(1, 2), methods=("NLL", "nGEM (listing)", "nGEM")),
+    "quick": Config(epochs=3, seeds=(1, 2), methods=("NLL", "nGEM (listing)", "nGEM")),
     "paper": Config(),
 }
 

@@ -45,7 +45,7 @@ def image_grid(
                 weight = float(mixture.weights[label, k])
                 axis.text(
                     0.04, 0.04, f"{weight:.2f}", transform=axis.transAxes, fontsize=7,
-                    color=PALETTE["NLL"],
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
                 )  # fmt: skip
                 axis.set(xticks=[], yticks=[])
                 for spine in axis.spines.values():
