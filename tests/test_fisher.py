@@ -127,7 +127,7 @@ def test_divergence_is_the_mean_difference_of_log_joints() -> None:
         difference = stats.norm.logpdf(y, mu, sigma) - stats.norm.logpdf(y, other_mu, other_sigma)
         expected += weight * float(weights @ difference)
     assert complete_data_kl(p, q) == pytest.approx(expected, rel=64 * EPS)
-    batch = complete_data_kl(make(batch=(4,), seed=1), make(batch=(4,), seed=2))
+    batch = jax.jit(complete_data_kl)(make(batch=(4,), seed=1), make(batch=(4,), seed=2))
     assert batch.shape == (4,)
     assert np.all(batch > 0)
 
@@ -224,7 +224,7 @@ weights_and_gradients = st.integers(2, 6).flatmap(
         st.lists(st.floats(-10.0, 10.0), min_size=k, max_size=k),
     )
 )
-quick = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+quick = settings(max_examples=40, deadline=None, derandomize=True, database=None)
 solve = jax.jit(solve_damped_categorical_fisher)
 
 
@@ -319,7 +319,7 @@ def test_natural_gradient_is_the_dense_one(logits: Any, components: Any, coordin
 
 def test_derived_is_the_pseudo_inverse_of_the_whole_matrix() -> None:
     mixture, y = make(seed=5), np.array([1.0, 0.2])
-    fisher = complete_data_fisher_by_autodiff(mixture)
+    fisher = jax.jit(complete_data_fisher_by_autodiff)(mixture)
     expected = np.linalg.pinv(fisher, hermitian=True) @ flat(nll_gradient(mixture, y))
     np.testing.assert_allclose(
         flat(natural_gradient(mixture, y, "derived")), expected, rtol=1e-11, atol=1e-12
@@ -362,11 +362,11 @@ def test_listing_is_the_gradient_of_the_papers_code() -> None:
     mixture = make(3, 2, batch=(n,), seed=7)
     y = np.random.default_rng(1).normal(size=(n, 2))
     expected = jax.jit(jax.grad(listing_loss))(tuple(jax.tree.leaves(mixture)), y)
-    got = natural_gradient(mixture, y, "listing")
+    got = jax.jit(partial(natural_gradient, preconditioner="listing"))(mixture, y)
     for actual, desired in zip(jax.tree.leaves(got), expected, strict=True):
         np.testing.assert_allclose(actual / n, desired, rtol=1e-12, atol=1e-13)
     # And the closed form of its logits: pi S - r, with r = N_k / sum_j pi_j N_j.
-    density = np.exp(np.asarray(mixture.component_log_prob(y)))
+    density = stats.norm.pdf(y[:, None, :], mixture.means, mixture.scales).prod(axis=-1)
     pi = special.softmax(np.asarray(mixture.logits), axis=-1)
     r = density / np.sum(pi * density, axis=-1, keepdims=True)
     np.testing.assert_allclose(
@@ -429,10 +429,10 @@ def test_batch_axes_and_transformations() -> None:
     mixture = make(3, 2, batch=(4, 5))
     y = np.random.default_rng(0).normal(size=(4, 5, 2))
     for name in PRECONDITIONERS:
-        whole = natural_gradient(mixture, y, name)
+        call = partial(natural_gradient, preconditioner=name)
+        whole = jax.jit(call)(mixture, y)
         assert whole.logits.shape == (4, 5, 3)
         assert whole.means.shape == whole.scales.shape == (4, 5, 3, 2)
-        call = partial(natural_gradient, preconditioner=name)
         mapped = jax.jit(jax.vmap(jax.vmap(call)))(mixture, y)
         for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(mapped), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
