@@ -23,7 +23,6 @@ METHODS: tuple[str, ...] = ("NLL", "SGEM", *_PRESETS)
 code of the paper's Appendix C, `derived` its section 3.3 with the Moore-Penrose inverse."""
 
 
-@cache
 def get_objective(method: str, coordinate: Coordinate = "scale") -> Objective:
     """Return the objective of a method; the same object for the same arguments.
 
@@ -32,9 +31,17 @@ def get_objective(method: str, coordinate: Coordinate = "scale") -> Objective:
         coordinate: in which coordinate of the scale the Fisher block acts; without effect on
             `NLL` and `SGEM`.
 
+    Returns:
+        A function of a mixture and targets: one value per example.
+
     Raises:
-        ValueError: if there is no such method.
+        ValueError: if there is no such method or coordinate.
     """
+    return _objective(method, coordinate)
+
+
+@cache
+def _objective(method: str, coordinate: Coordinate) -> Objective:
     if method in ("NLL", "SGEM"):
         return nll if method == "NLL" else sgem
     if method not in _PRESETS:
