@@ -30,7 +30,7 @@ import pandas as pd
 
 from ngem_tutorial._files import write_atomically
 
-__all__ = ["Result", "ResultError", "load", "save"]
+__all__ = ["Result", "ResultError", "default_directory", "load", "save"]
 
 _FORMAT: Final = 1
 _PACKAGE: Final = Path(__file__).resolve().parent
@@ -185,6 +185,23 @@ def load(name: str, directory: str | os.PathLike[str] | None = None) -> Result:
     return Result(table, provenance)
 
 
+def default_directory() -> Path:
+    """Return the folder `results` of the checkout that holds the package.
+
+    Returns:
+        Its path, whether or not it is there yet.
+
+    Raises:
+        ResultError: if the package is not in a checkout.
+    """
+    if (_PACKAGE.parent / "pyproject.toml").is_file():
+        return _PACKAGE.parent / "results"
+    raise ResultError(
+        f"The package is installed in {_PACKAGE}, not used from a checkout with a folder of "
+        "results: name the folder by the argument directory."
+    )
+
+
 # --------------------------------------------------------------------------------------- files
 
 
@@ -195,18 +212,8 @@ def _paths(name: str, directory: str | os.PathLike[str] | None) -> tuple[Path, P
             "name must be letters, digits, '_', '-' and '.', with '/' between folders, "
             f"got {name!r}"
         )
-    folder = _default_directory() if directory is None else Path(directory).expanduser()
+    folder = default_directory() if directory is None else Path(directory).expanduser()
     return folder / f"{name}.csv", folder / f"{name}.json"
-
-
-def _default_directory() -> Path:
-    """Return the folder `results` of the checkout that holds the package."""
-    if (_PACKAGE.parent / "pyproject.toml").is_file():
-        return _PACKAGE.parent / "results"
-    raise ResultError(
-        f"The package is installed in {_PACKAGE}, not used from a checkout with a folder of "
-        "results: name the folder by the argument directory."
-    )
 
 
 def _unusable(path: Path, problem: str) -> ResultError:

@@ -220,7 +220,7 @@ def test_an_installed_package_has_no_default_directory(checkout, monkeypatch):
 
 
 def test_the_default_directory_is_in_this_checkout():
-    assert results._default_directory() == Path(__file__).resolve().parent.parent / "results"
+    assert results.default_directory() == Path(__file__).resolve().parent.parent / "results"
 
 
 # ------------------------------------------------------------------------------ save rejects

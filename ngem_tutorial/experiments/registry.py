@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from ngem_tutorial import datasets, results
@@ -58,6 +59,8 @@ def reproduce(
 
     Raises:
         ValueError: if there is no such experiment or preset.
+        results.ResultError: if no `directory` is given and the package is not in a checkout.
+        OSError: if the directory cannot be made. All three before any computing.
     """
     if experiment not in EXPERIMENTS:
         raise ValueError(f"experiment must be one of {', '.join(EXPERIMENTS)}, got {experiment!r}")
@@ -65,17 +68,23 @@ def reproduce(
     if preset not in presets:
         raise ValueError(f"preset must be one of {', '.join(presets)}, got {preset!r}")
     task = presets[preset]
+    folder = results.default_directory() if directory is None else Path(directory).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     table = task.run(task.config)
     configuration = dataclasses.asdict(task.config)
     seeds = configuration.pop("seeds")
-    missing = [name for name in table if table[name].dtype.kind == "f" and table[name].isna().any()]
+    missing = [
+        name
+        for name in table
+        if table[name].dtype.kind == "f" and not np.isfinite(table[name]).all()
+    ]
     return results.save(
         table,
         f"{experiment}/{preset}",
         configuration=configuration,
         seeds=seeds,
         wall_time_s=time.perf_counter() - start,
-        directory=directory,
+        directory=folder,
         allow_missing=missing,
     )
