@@ -10,6 +10,9 @@ import argparse
 import sys
 from pathlib import Path
 
+_PLOT = ("matplotlib", "pandas", "seaborn")
+"""What the extra `plot` installs; what the extra `data` does is reported by `datasets`."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run what the command line asks for; return the exit status."""
@@ -28,11 +31,9 @@ def main(arguments: list[str] | None = None) -> int:
 
             demo.main(options.figure, num_seeds=options.seeds)
     except ImportError as error:
-        print(
-            f'This needs the extras "plot" and "data" ({error}). Install them with: '
-            'pip install "ngem-tutorial[plot,data]"',
-            file=sys.stderr,
-        )
+        module = (error.name or "").partition(".")[0]
+        hint = 'Install it with: pip install "ngem-tutorial[plot]"' if module in _PLOT else ""
+        print(f"error: {error}. {hint}".rstrip(". "), file=sys.stderr)
         return 1
     except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
