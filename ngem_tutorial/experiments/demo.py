@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from pathlib import Path
 
@@ -28,8 +29,12 @@ def main(figure: Path, num_seeds: int) -> None:
 
     Raises:
         ValueError: if the figure's format is unknown.
+        OSError: if its folder cannot be written to. Both before any computing.
     """
     figures.check_format(figure)
+    figure.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=figure.parent):  # rather refused now than after the training
+        pass
     start = time.perf_counter()
     curves = compare(tuple(range(1, num_seeds + 1)))
     console = Console()
@@ -40,6 +45,9 @@ def main(figure: Path, num_seeds: int) -> None:
 
 def compare(seeds: tuple[int, ...]) -> pd.DataFrame:
     """Train each method on each task.
+
+    Args:
+        seeds: of the runs, the same for each method and task.
 
     Returns:
         A row for each recorded point of each run: `task`, `method`, `seed`, `update`, `nll` and

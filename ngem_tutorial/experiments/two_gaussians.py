@@ -82,10 +82,10 @@ class Config:
     """Updates between two recorded points."""
 
     @property
-    def record_at(self) -> range:
-        """The recorded points."""
+    def record_at(self) -> tuple[int, ...]:
+        """The recorded points, the last of them the end."""
         updates = self.epochs * (self.size // self.batch_size)
-        return range(0, updates + 1, self.record_every)
+        return (*range(0, updates, self.record_every), updates)
 
 
 PRESETS: dict[str, Config] = {
@@ -96,14 +96,30 @@ PRESETS: dict[str, Config] = {
 
 
 def data(config: Config) -> Sample:
-    """Return the points of the configuration, shared by all of its runs."""
+    """Draw the points of a configuration, shared by all of its runs.
+
+    Args:
+        config: the settings.
+
+    Returns:
+        The points and the mixture that they were drawn from.
+    """
     return two_gaussians(jax.random.key(config.data_seed), config.size)
 
 
 def make_model(
     rngs: nnx.Rngs, coordinate: Coordinate, initial_scale: tuple[float, float]
 ) -> PlainMixture:
-    """Draw the initial mixture: logits and means from N(0, 1), scales from an interval."""
+    """Draw the initial mixture: logits and means from N(0, 1), scales from an interval.
+
+    Args:
+        rngs: the random streams.
+        coordinate: what is trained for the scales.
+        initial_scale: the ends of the interval.
+
+    Returns:
+        The module to train, `K = 2` and `D = 2`.
+    """
     key = jax.random.split(rngs(), 3)
     low, high = initial_scale
     share = jax.random.uniform(key[2], (2, 2), minval=jnp.finfo(jnp.float32).eps)
@@ -133,7 +149,16 @@ def train(
 
     Returns:
         The fit; runs that turn non-finite are in its `failures`.
+
+    Raises:
+        ValueError: if a name is unknown.
     """
+    for name, value, choices in (
+        ("parametrisation", parametrisation, PARAMETRISATIONS),
+        ("initialisation", initialisation, INITIALISATIONS),
+    ):
+        if value not in choices:
+            raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
     coordinate = PARAMETRISATIONS[parametrisation]
     return fit(
         _model_maker(coordinate, INITIALISATIONS[initialisation]),
@@ -156,6 +181,9 @@ def train(
 def run(config: Config) -> pd.DataFrame:
     """Train every method, parametrisation and rate of a configuration.
 
+    Args:
+        config: the settings.
+
     Returns:
         A row for each recorded point of each run: `initialisation`, `parametrisation`, `method`,
         `learning_rate`, `seed`, `update`, `nll` (nats), `entropy` (nats) and `failed_at`, the
@@ -166,7 +194,14 @@ def run(config: Config) -> pd.DataFrame:
 
 
 def run_outcomes(config: Config) -> pd.DataFrame:
-    """Train as `run` does, but keep one row per run only; see `outcomes`."""
+    """Train as `run` does, but keep one row per run only.
+
+    Args:
+        config: the settings.
+
+    Returns:
+        The rows of `outcomes`.
+    """
     best = best_nll(config)
     return pd.concat([outcomes(table, best) for table in _tables(config)], ignore_index=True)
 
@@ -195,7 +230,15 @@ def _table(config: Config, settings: dict[str, Any]) -> pd.DataFrame:
 
 
 def best_nll(config: Config, num_steps: int = 100) -> float:
-    """The best known negative log-likelihood of the data: exact EM from the true mixture."""
+    """The best known negative log-likelihood of the data: exact EM from the true mixture.
+
+    Args:
+        config: the settings.
+        num_steps: steps of EM.
+
+    Returns:
+        Nats per point.
+    """
     sample = data(config)
     _, log_likelihood = em.iterate(em.em_step, sample.truth, sample.y, num_steps)
     return -float(log_likelihood[-1])
@@ -227,7 +270,15 @@ def outcomes(table: pd.DataFrame, best: float, tolerance: float = TOLERANCE) -> 
 
 
 def succeeded(outcomes: pd.DataFrame, tolerance: float = TOLERANCE) -> pd.Series:
-    """Which runs ended within the tolerance of the best known likelihood; see `outcomes`."""
+    """Which runs ended within the tolerance of the best known likelihood.
+
+    Args:
+        outcomes: what `outcomes` or `run_outcomes` returned.
+        tolerance: how near is near, nats.
+
+    Returns:
+        A boolean for each row, false for a run that was not finite.
+    """
     return outcomes["excess_nll"] < tolerance
 
 
