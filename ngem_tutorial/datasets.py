@@ -261,7 +261,14 @@ _Split = Literal["train", "test"]
 
 
 def images(name: Literal["mnist", "digits"], split: _Split = "train") -> LabelledImages:
-    """Return the images of a data set by its name: `mnist` or `digits`, see there.
+    """Return the images of a data set by its name.
+
+    Args:
+        name: "mnist" or "digits"; see the functions of these names.
+        split: "train" or "test".
+
+    Returns:
+        What the function of that name returns.
 
     Raises:
         ValueError: if there is no such data set or split.

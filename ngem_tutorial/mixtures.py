@@ -148,7 +148,17 @@ class GaussianMixture:
         return jax.nn.logsumexp(self.log_weights + self.component_log_prob(y), axis=-1)
 
     def log_responsibilities(self, y: ArrayLike) -> jax.Array:
-        """Logarithm of the responsibilities, `log rho`; see `responsibilities`."""
+        """Logarithm of the responsibilities, `log rho`; see `responsibilities`.
+
+        Args:
+            y: targets, shape `(..., D)`; leading axes broadcast against the mixture's.
+
+        Returns:
+            Shape `(..., K)`.
+
+        Raises:
+            ValueError: if the last axis of `y` is not `D` or its leading axes do not broadcast.
+        """
         return jax.nn.log_softmax(self.log_weights + self.component_log_prob(y), axis=-1)
 
     def responsibilities(self, y: ArrayLike) -> jax.Array:

@@ -83,11 +83,22 @@ class Fit:
     _state: Any = dataclasses.field(repr=False)
 
     def model(self, index: int = 0) -> Any:
-        """Return the trained module of the run at position `index` of `seeds`."""
+        """Return the trained module of a run.
+
+        Args:
+            index: the position of the run in `seeds`.
+
+        Returns:
+            A module as `make_model` builds it.
+        """
         return nnx.merge(self._graph, jax.tree.map(lambda leaf: leaf[index], self._state))
 
     def columns(self) -> dict[str, np.ndarray]:
-        """Return the loss and metrics as the columns of a tidy table, a row per seed and point."""
+        """Return the loss and metrics as a tidy table, a row per seed and recorded point.
+
+        Returns:
+            Columns by name: `seed`, `update`, `loss` and the metrics.
+        """
         seeds, updates = np.broadcast_arrays(self.seeds[:, None], self.updates)
         values = {"seed": seeds, "update": updates, "loss": self.loss, **self.metrics}
         return {name: np.asarray(value).ravel() for name, value in values.items()}

@@ -72,7 +72,15 @@ PRESETS: dict[str, Config] = {
 
 @cache
 def make_model(config: Config, pixels: int) -> partial[LabelConditioned]:
-    """Return what builds the network of a configuration; the same object each time."""
+    """Return what builds the network of a configuration; the same object each time.
+
+    Args:
+        config: the settings.
+        pixels: number of pixels of an image.
+
+    Returns:
+        A function from random streams to the module.
+    """
     return partial(_make_model, config, pixels)
 
 
@@ -124,6 +132,10 @@ def train(config: Config, method: str, images: LabelledImages) -> Fit:
 def table(method: str, result: Fit) -> pd.DataFrame:
     """The recorded points of one method as rows.
 
+    Args:
+        method: what to call it.
+        result: what `train` returned.
+
     Returns:
         `method`, `seed`, `update`, `loss`, `nll` and `entropy` (nats per image) and `failed_at`,
         the update after which the run had a non-finite value, -1 if it never had.
@@ -136,7 +148,15 @@ def table(method: str, result: Fit) -> pd.DataFrame:
 
 
 def run(config: Config, images: LabelledImages) -> pd.DataFrame:
-    """Train every method of a configuration; see `table`."""
+    """Train every method of a configuration.
+
+    Args:
+        config: the settings.
+        images: the examples; see `train`.
+
+    Returns:
+        The rows of all of the methods; see `table`.
+    """
     return pd.concat(
         [table(method, train(config, method, images)) for method in config.methods],
         ignore_index=True,

@@ -50,7 +50,14 @@ _STYLE: Any = {
 
 
 def check_format(path: Path) -> None:
-    """Raise a `ValueError` if `write` cannot write the format that the path's ending names."""
+    """Refuse a path whose ending names no format that `write` can write.
+
+    Args:
+        path: where a figure is to be written.
+
+    Raises:
+        ValueError: if the format is unknown.
+    """
     known = sorted(FigureCanvasBase.get_supported_filetypes())
     if path.suffix.removeprefix(".").lower() not in known:
         raise ValueError(f"figure must end in one of {', '.join(known)}, got {path}")
@@ -79,6 +86,12 @@ def style(**changes: Any) -> Iterator[None]:
 
     `plt.rc_context` would restore every parameter, `interactive` too, which a notebook's backend
     sets when the first figure is made: later figures of the notebook would not be shown.
+
+    Args:
+        changes: parameters of Matplotlib beside or instead of the usual ones.
+
+    Yields:
+        Nothing.
     """
     style = {**_STYLE, **changes}
     before = {name: plt.rcParams[name] for name in style}
@@ -90,7 +103,14 @@ def style(**changes: Any) -> Iterator[None]:
 
 
 def by_method(table: pd.DataFrame) -> dict[str, Any]:
-    """Seaborn's arguments for a curve per method."""
+    """Seaborn's arguments for a curve per method.
+
+    Args:
+        table: a column `method`.
+
+    Returns:
+        Arguments by name: colours and dashes, the methods in the order of `PALETTE`.
+    """
     methods = [method for method in PALETTE if method in set(table["method"])]
     return {
         "hue": "method",
@@ -103,5 +123,10 @@ def by_method(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def label_panel(axis: Axes, text: str) -> None:
-    """Name a panel above its upper left corner."""
+    """Name a panel above its upper left corner.
+
+    Args:
+        axis: the panel.
+        text: its name.
+    """
     axis.text(0.0, 1.02, text, transform=axis.transAxes, ha="left", va="bottom", fontsize=10)
