@@ -104,6 +104,7 @@ def line_of(axis: Axes, colour: str, number: int = 0) -> Any:
 
 
 X = jnp.linspace(0.0, 1.0, 9)
+MEANS = mixture()
 DRAWINGS: dict[str, tuple[Callable[[], Figure], int]] = {
     "convergence": (lambda: figures.convergence(curves(), best=1.0, limits=(0, 4)), 2),
     "convergence by task": (
@@ -132,7 +133,7 @@ DRAWINGS: dict[str, tuple[Callable[[], Figure], int]] = {
         6,
     ),
     "mean_trajectories": (
-        lambda: figures.mean_trajectories({"NLL, seed 1": mixture(5), "nGEM": mixture(5)}, mixture()),
+        lambda: figures.mean_trajectories({"NLL, seed 1": mixture(5), "nGEM": mixture(5)}, MEANS),
         2,
     ),
     "one_and_two_modes": (
