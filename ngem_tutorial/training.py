@@ -97,11 +97,19 @@ class Fit:
         """Return the loss and metrics as a tidy table, a row per seed and recorded point.
 
         Returns:
-            Columns by name: `seed`, `update`, `loss` and the metrics.
+            Columns by name: `seed`, `update`, `loss`, the metrics, and `failed_at`, the update
+            after which the run had its first non-finite value, -1 if it never had. From then on
+            loss and metrics are NaN, whatever they would have been.
         """
         seeds, updates = np.broadcast_arrays(self.seeds[:, None], self.updates)
-        values = {"seed": seeds, "update": updates, "loss": self.loss, **self.metrics}
-        return {name: np.asarray(value).ravel() for name, value in values.items()}
+        failed = {failure.seed: failure.update for failure in self.failures}
+        failed_at = np.array([failed.get(int(seed), -1) for seed in self.seeds])[:, None]
+        gone = (failed_at >= 0) & (updates >= failed_at)
+        values = {"loss": self.loss, **self.metrics}
+        columns = {"seed": seeds, "update": updates}
+        columns |= {name: np.where(gone, np.nan, value) for name, value in values.items()}
+        columns["failed_at"] = np.broadcast_to(failed_at, updates.shape)
+        return {name: column.ravel() for name, column in columns.items()}
 
 
 def fit(

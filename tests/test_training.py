@@ -149,6 +149,9 @@ def test_first_non_finite_value_is_reported_where_and_when() -> None:
     result = fit(make_model, nll, None, data, seeds=(7, 8), on_nonfinite="record", **arguments)
     assert result.failures == (Failure(7, 1, "scales"), Failure(8, 1, "scales"))
     assert not np.isfinite(result.metrics["nll"][:, -1]).any()
+    columns = result.columns()
+    assert set(columns["failed_at"]) == {1}
+    np.testing.assert_array_equal(np.isnan(columns["nll"]), columns["update"] >= 1)
 
 
 def test_a_non_finite_loss_alone_is_reported() -> None:

@@ -65,7 +65,7 @@ def compare(seeds: tuple[int, ...]) -> pd.DataFrame:
     )
 
     def rows(task: str, method: str, result: Fit) -> pd.DataFrame:
-        table = pd.DataFrame(result.columns()).drop(columns="loss")
+        table = pd.DataFrame(result.columns()).drop(columns=["loss", "failed_at"])
         return table.assign(task=task, method=method)
 
     return pd.concat(
@@ -101,6 +101,6 @@ def _summary(curves: pd.DataFrame) -> Table:
 def _spread(values: pd.Series) -> str:
     numbers = values.to_numpy()
     if not np.isfinite(numbers).all():
-        return f"{(~np.isfinite(numbers)).sum()} runs not finite"
+        return f"not finite in {(~np.isfinite(numbers)).sum()} of {len(numbers)} runs"
     sd = f" ± {numbers.std(ddof=1):.2f}" if len(numbers) > 1 else ""
     return f"{numbers.mean():.2f}{sd}"

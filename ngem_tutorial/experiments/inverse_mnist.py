@@ -142,8 +142,6 @@ def table(method: str, result: Fit) -> pd.DataFrame:
     """
     rows = pd.DataFrame(result.columns())
     rows.insert(0, "method", method)
-    failed = {failure.seed: failure.update for failure in result.failures}
-    rows["failed_at"] = [failed.get(seed, -1) for seed in rows["seed"]]
     return rows
 
 

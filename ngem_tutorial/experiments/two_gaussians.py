@@ -15,7 +15,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import pandas as pd
 from flax import nnx
@@ -219,13 +218,9 @@ _SETTINGS = ("initialisation", "parametrisation", "method", "learning_rate")
 
 def _table(config: Config, settings: dict[str, Any]) -> pd.DataFrame:
     result = train(config, **settings)
-    failed = {failure.seed: failure.update for failure in result.failures}
     table = pd.DataFrame(result.columns()).drop(columns="loss")
     for position, (name, value) in enumerate(settings.items()):
         table.insert(position, name, value)
-    table["failed_at"] = [failed.get(seed, -1) for seed in table["seed"]]
-    gone = (table["failed_at"] >= 0) & (table["update"] >= table["failed_at"])
-    table.loc[gone, ["nll", "entropy"]] = np.nan
     return table
 
 
