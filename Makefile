@@ -37,6 +37,7 @@ env: ## make or update .venv from constraints.txt
 
 notebooks: env ## re-execute the pages whose code, package or results changed
 	@$(PY) tools/notebooks.py run
+	@$(PY) tools/claims.py
 
 book: notebooks ## build the HTML book; warnings are errors
 	@$(PY) tools/mathjax.py

@@ -69,10 +69,12 @@ def ngem(
     the paper), which the chain rule then carries to the parameters of the network. The gradient
     with respect to `y` is the plain one. Reverse mode only: `jax.grad`, `jax.vjp`.
 
-    The default preconditions the Gaussians and leaves the gradient of the logits plain. It is
-    consistent, since its stationary points are those of the negative log-likelihood, where the
-    paper's listing (`"listing"`) is not; and the gradient of its logits is bounded, where the
-    natural gradient of the logits (`"derived"`, `"eq68"`) grows like one over the smallest weight.
+    The default preconditions the Gaussians and leaves the gradient of the logits plain. For a free
+    mixture, or a network that can represent the truth, it is consistent: it comes to rest where
+    the negative log-likelihood does, as the paper's listing (`"listing"`) does not. And the
+    gradient of its logits is bounded, where the natural one (`"derived"`, `"eq68"`) grows like one
+    over the smallest weight. Through a network that cannot represent the truth, any
+    preconditioning of its outputs weighs the examples anew and moves the resting point.
 
     Args:
         mixture: batch shape `(...)`.
