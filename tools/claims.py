@@ -35,8 +35,9 @@ DIRECTIVE = re.compile(
 HEADER = """# Claims
 
 Every proposition of the book with the page that proves it, the number of cells of that page that
-check it when the page is executed, and the tests that fail if it is broken. `make test` runs both,
-and refuses a claim that has no cell or no test.
+check it when the page is executed, and the tests that fail if it is broken, which are in
+`tests/theory/test_PAGE.py` unless a file is named. `make test` runs both, and refuses a claim that
+has no cell or no test.
 
 | claim | what it says | page | cells | tests |
 | --- | --- | --- | --- | --- |
@@ -105,7 +106,8 @@ def render(claims: list[Claim], root: Path) -> str:
     rows = []
     for claim in claims:
         page = claim.page.relative_to(root / "book").with_suffix("").as_posix()
-        tests = "<br>".join(f"`{test.removeprefix('tests/')}`" for test in claim.tests)
+        own = f"tests/theory/test_{claim.page.stem}.py::"
+        tests = "<br>".join(f"`{test.removeprefix(own)}`" for test in claim.tests)
         title = claim.title.replace("|", "\\|")
         rows.append(
             f"| {{prf:ref}}`{claim.label}` | {title} | {{doc}}`/book/{page}` | {claim.cells} "

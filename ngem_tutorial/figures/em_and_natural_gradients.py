@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -137,8 +137,8 @@ def error_orders(
             (_LINES, ({"color": "black", "marker": "x", "linestyle": "-"},)),
             strict=True,
         ):
-            for line, (label, (step, error)) in zip(lines, curves.items(), strict=False):
-                step, error = np.asarray(step), np.asarray(error)
+            for line, (label, curve) in zip(lines, curves.items(), strict=False):
+                step, error = (np.asarray(values) for values in curve)
                 if (error < rounding).all():
                     text = f"{label}: rounding"
                 else:
@@ -213,11 +213,7 @@ def _box(axis: Axes, node: _Node) -> None:
 
 
 def _arrow(
-    axis: Axes,
-    start: tuple[float, float],
-    end: tuple[float, float],
-    kind: str,
-    **changes: Any,
+    axis: Axes, start: tuple[float, float], end: tuple[float, float], kind: str, **changes: Any
 ) -> None:
     properties = {"arrowstyle": kind, "color": "black", "lw": 1.3, "mutation_scale": 14}
     axis.annotate("", xy=end, xytext=start, arrowprops={**properties, **changes})

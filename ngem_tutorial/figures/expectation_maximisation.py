@@ -202,6 +202,7 @@ def starts(panels: Mapping[str, tuple[ArrayLike, float | None]]) -> Figure:
                     at = (left + right) / 2
                     axis.text(at, count, f"{count:.0f}", ha="center", va="bottom", fontsize=8)
             axis.margins(y=0.12)
+            axis.locator_params(axis="x", nbins=5)
             if truth is not None:
                 axis.axvline(truth, color=_INK, ls="--", lw=1.2, label="truth")
                 axis.legend(loc="upper left")
