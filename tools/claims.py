@@ -14,6 +14,7 @@ Usage::
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import sys
 from collections import defaultdict
@@ -34,13 +35,10 @@ DIRECTIVE = re.compile(
 
 HEADER = """# Claims
 
-Every proposition of the book with the page that proves it, the number of cells of that page that
-check it when the page is executed, and the tests that fail if it is broken, which are in
-`tests/theory/test_PAGE.py` unless a file is named. `make test` runs both, and refuses a claim that
-has no cell or no test.
-
-| claim | what it says | page | cells | tests |
-| --- | --- | --- | --- | --- |
+Every proposition of the book, page by page, with the number of cells that check it when its page is
+executed, and the tests that fail if it is broken. These are functions in
+`tests/theory/test_PAGE.py`, with spaces for the underscores of their names. `make test` runs both,
+and refuses a claim that has no cell or no test.
 """
 
 
@@ -102,18 +100,22 @@ def _marks(test: ast.FunctionDef) -> Iterator[str]:
 
 
 def render(claims: list[Claim], root: Path) -> str:
-    """Return the text of the table's page."""
-    rows = []
-    for claim in claims:
-        page = claim.page.relative_to(root / "book").with_suffix("").as_posix()
-        own = f"tests/theory/test_{claim.page.stem}.py::"
-        tests = "<br>".join(f"`{test.removeprefix(own)}`" for test in claim.tests)
-        title = claim.title.replace("|", "\\|")
-        rows.append(
-            f"| {{prf:ref}}`{claim.label}` | {title} | {{doc}}`/book/{page}` | {claim.cells} "
-            f"| {tests} |\n"
-        )
-    return HEADER + "".join(rows)
+    """Return the text of the table's page: a section and a table for each page with claims."""
+    text = HEADER
+    for page, group in itertools.groupby(claims, key=lambda claim: claim.page):
+        name = page.relative_to(root / "book").with_suffix("").as_posix()
+        title = re.search(r"^# (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        text += f"\n## {title[1] if title else name}\n\n"
+        text += f"The page: {{doc}}`/book/{name}`, with the tag `claim-LABEL` on each cell.\n\n"
+        text += "| claim | cells | tests |\n| --- | --- | --- |\n"
+        text += "".join(map(_row, group))
+    return text
+
+
+def _row(claim: Claim) -> str:
+    own = f"tests/theory/test_{claim.page.stem}.py::"
+    tests = "<br>".join(test.removeprefix(own).replace("_", " ") for test in claim.tests)
+    return f"| {{prf:ref}}`{claim.label}`: {claim.title} | {claim.cells} | {tests} |\n"
 
 
 def problems(root: Path = ROOT) -> list[str]:
