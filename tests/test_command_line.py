@@ -78,7 +78,7 @@ def test_the_summary_of_the_demonstration(
     printed = " ".join(capsys.readouterr().out.split())
     # Mean and deviation of 1.5, 2.5 and 4.5, by hand.
     assert "│ A │ nGEM │ 2.83 ± 1.53 │ 0.25 ± 0.00 │ 3 │" in printed
-    assert "│ A │ NLL │ 3 runs not finite │ 0.25 ± 0.00 │ 3 │" in printed
+    assert "│ A │ NLL │ not finite in 3 of 3 runs │ 0.25 ± 0.00 │ 3 │" in printed
     assert path.read_bytes().startswith(b"<?xml")
 
 
