@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before JAX starts. Without PJRT_NPROC=1, jax 0.10 can deadlock on two cores.
@@ -29,6 +30,15 @@ DATA: dict[str, list[tuple[str, ...]]] = {
     "uci": [(f"uci/{part}/data.txt",) for part in ("bostonHousing", "energy", "kin8nm")],
 }
 NO_SKIPS = os.environ.get("NGEM_NO_SKIPS") == "1"
+
+
+@pytest.fixture(scope="module")
+def x64() -> Iterator[None]:
+    """Compute in float64, so that a tolerance separates rounding from a mistake."""
+    import jax
+
+    with jax.enable_x64(True):
+        yield
 
 
 def missing(data: str) -> str | None:

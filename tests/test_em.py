@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -29,11 +29,7 @@ gradient_em_step = jax.jit(em.gradient_em_step, static_argnames="learning_rate")
 Parameters = tuple[np.ndarray, np.ndarray, np.ndarray]  # weights, means, scales
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _x64() -> Iterator[None]:
-    """Float64, so that a tolerance separates rounding from a mistake."""
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def start(k: int = 3, d: int = 2) -> GaussianMixture:

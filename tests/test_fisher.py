@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -38,11 +38,7 @@ COMPONENTS = ["rho/pi", "damped", "rho"]
 EPS = float(np.finfo(np.float64).eps)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _x64() -> Iterator[None]:
-    """Float64, so that a tolerance separates rounding from a mistake."""
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def make(k: int = 3, d: int = 2, batch: tuple[int, ...] = (), seed: int = 0) -> GaussianMixture:

@@ -21,11 +21,7 @@ from ngem_tutorial.figures import natural_gradient_descent as draw
 from ngem_tutorial.figures import style
 from ngem_tutorial.fisher import categorical_fisher, gaussian_fisher
 
-
-@pytest.fixture(autouse=True)
-def _x64() -> Any:
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def gaussian_matrix(scale: float, coordinate: Any = "scale") -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache, partial
 from typing import Any
 
@@ -28,11 +27,7 @@ quick = settings(max_examples=25, deadline=None, derandomize=True, database=None
 EPS = float(np.finfo(np.float64).eps)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _x64() -> Iterator[None]:
-    """Float64, so that a tolerance separates rounding from a mistake."""
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 @st.composite
