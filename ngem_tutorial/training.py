@@ -194,14 +194,14 @@ def fit(
 
     rows, done = [], 0
     with _progress_bar(progress, label, int(points[-1])) as advance_bar:
-        for point in points:
+        for point in points.tolist():  # Python integers, as above: one program
             state = _advance(program, state, rates, x, y, done, point)
             rows.append(jax.device_get(_evaluate(program, state, *data_eval)))
             failures = _failures(program, state, seeds)
             if failures and on_nonfinite == "raise":
                 raise NonFiniteError(failures)
-            advance_bar(int(point) - done)
-            done = int(point)
+            advance_bar(point - done)
+            done = point
     seconds = time.perf_counter() - compiled
     history = jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *rows)
     return Fit(
@@ -257,9 +257,10 @@ def _initialise(program: _Program, seeds: jax.Array, rates: jax.Array, num_examp
             optimizer=program.optimizer(rate).init(params),
             key=shuffle_key,
             order=jnp.arange(num_examples),
-            loss=jnp.array(jnp.nan),
-            failed_at=jnp.array(-1),
-            failed_leaf=jnp.array(-1),
+            # With dtypes: weakly typed values would make `_advance` compile a second time.
+            loss=jnp.array(jnp.nan, float),
+            failed_at=jnp.array(-1, int),
+            failed_leaf=jnp.array(-1, int),
         )
 
     return jax.vmap(one)(seeds, rates)
