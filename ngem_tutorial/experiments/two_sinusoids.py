@@ -63,7 +63,8 @@ class Reading:
     """One perceptron for all outputs, or a second one for the logits. The paper speaks of "a
     standard multi-layer perceptron backbone" and lists the hidden layers once: one."""
     noise_is: Literal["variance", "deviation"] = "variance"
-    """What the 0.1 of the noise's N(0, 0.1) is. The paper writes N(mean, variance) elsewhere."""
+    """What the 0.1 of the noise's N(0, 0.1) is. The second argument of N is a covariance in the
+    paper's equations (2) and (13), and a standard deviation in its Algorithm 1."""
     num_seeds: int = 20
     """How many of the seeds are run."""
     methods: tuple[str, ...] = ("NLL", "nGEM (listing)", "nGEM", "nGEM (derived)")
