@@ -72,14 +72,17 @@ class Config:
     the results of `two_sinusoids`."""
 
 
+_QUICK = ("NLL", "nGEM (listing)", "nGEM")
+
 PRESETS: dict[str, Config] = {
     "quick": Config(
         seeds=tuple(range(1, 51)),
         weights=(0.5, 0.9),
         learning_rates=(1e-2,),
+        methods=_QUICK,
         epochs=20,
         sinusoids=conditional.Config(epochs=100, record_at=(0, 1500)),
-        sinusoid_runs=((0.9, Reading(num_seeds=1, learning_rates=(1e-3,))),),
+        sinusoid_runs=((0.9, Reading(num_seeds=1, methods=_QUICK, learning_rates=(1e-3,))),),
     ),
     "paper": Config(),
 }
