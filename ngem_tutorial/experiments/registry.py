@@ -9,12 +9,29 @@ from pathlib import Path
 import pandas as pd
 
 from ngem_tutorial import results
-from ngem_tutorial.experiments import inverse_mnist, study
+from ngem_tutorial.experiments import inverse_mnist, mode_collapse, study, two_sinusoids
 from ngem_tutorial.experiments.study import Experiment
 
 __all__ = ["EXPERIMENTS", "load", "overview", "reproduce", "select"]
 
 _ALL = (
+    Experiment(
+        name="two_sinusoids",
+        title="two sine waves, a network with K = 2",
+        items=("Figures 6-7", "Table 2"),
+        module=two_sinusoids.__name__,
+        presets=two_sinusoids.PRESETS,
+        units=two_sinusoids.units,
+        measured=two_sinusoids.measured,
+    ),
+    Experiment(
+        name="mode_collapse",
+        title="learned weights against the true ones, even and uneven",
+        items=("Section 4.2",),
+        module=mode_collapse.__name__,
+        presets=mode_collapse.PRESETS,
+        units=mode_collapse.units,
+    ),
     *(
         Experiment(
             name="inverse_mnist" if k == 3 else f"inverse_mnist_{k}",
