@@ -31,6 +31,7 @@ LAYERS = (
     "em",
     "networks",
     "datasets",
+    "tabular",
     "training",
     "metrics",
     "results",
