@@ -30,7 +30,7 @@ import pandas as pd
 
 from ngem_tutorial._files import write_atomically
 
-__all__ = ["Result", "ResultError", "default_directory", "load", "save"]
+__all__ = ["Result", "ResultError", "current_commit", "default_directory", "load", "save"]
 
 _FORMAT: Final = 1
 _PACKAGE: Final = Path(__file__).resolve().parent
@@ -81,6 +81,7 @@ def save(
     directory: str | os.PathLike[str] | None = None,
     allow_missing: Collection[str] = (),
     extra: Mapping[str, Any] | None = None,
+    commit: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a table and its provenance; `load` returns exactly what was saved.
 
@@ -97,6 +98,8 @@ def save(
             package.
         allow_missing: the floating-point columns that may hold NaN or infinite values.
         extra: further remarks, of the same kind as `configuration`.
+        commit: what made the table, as `current_commit` said before the run; asked now if left
+            out.
 
     Returns:
         The path of the CSV file.
@@ -130,7 +133,7 @@ def save(
         "extra": _plain(extra or {}, "extra"),
         "versions": _versions(),
         "device": _device(),
-        "commit": _commit(_PACKAGE),
+        "commit": _plain(current_commit() if commit is None else commit, "commit"),
         "columns": columns,
         "allow_missing": missing,
         "rows": len(table),
@@ -183,6 +186,16 @@ def load(name: str, directory: str | os.PathLike[str] | None = None) -> Result:
         problem = f"has {len(table)} rows where its provenance says {provenance['rows']}"
         raise _unusable(csv_path, problem)
     return Result(table, provenance)
+
+
+def current_commit() -> dict[str, Any]:
+    """Return the commit of the package's repository.
+
+    Returns:
+        `hash`, and `dirty`: whether the package's files differ from it. Outside of a repository
+        that tracks the package they are `"unknown"` and None.
+    """
+    return _commit(_PACKAGE)
 
 
 def default_directory() -> Path:

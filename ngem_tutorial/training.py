@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -23,7 +24,7 @@ from rich.console import Console
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.objectives import nll
 
-__all__ = ["Failure", "Fit", "NonFiniteError", "fit"]
+__all__ = ["Failure", "Fit", "NonFiniteError", "fit", "quiet"]
 
 Objective = Callable[[GaussianMixture, jax.Array], jax.Array]
 Optimizer = Callable[[Any], optax.GradientTransformation]
@@ -380,11 +381,29 @@ def _failures(program: _Program, state: _State, seeds: Sequence[int]) -> tuple[F
     )
 
 
+_QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Show no progress bars of `fit` within: for a caller with a bar of its own.
+
+    Returns:
+        A context manager.
+    """
+    token = _QUIET.set(True)
+    try:
+        yield
+    finally:
+        _QUIET.reset(token)
+
+
 @contextmanager
 def _progress_bar(show: bool | None, label: str, total: int) -> Iterator[Callable[[int], None]]:
     """Give a function that moves the bar on, or one that does nothing."""
     if show is None:
-        show = sys.stderr.isatty() and os.environ.get("NGEM_PROGRESS") != "0"
+        switched_off = _QUIET.get() or os.environ.get("NGEM_PROGRESS") == "0"
+        show = sys.stderr.isatty() and not switched_off
     if not show:
         yield lambda _: None
         return

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from functools import cache, partial
 
 from ngem_tutorial.fisher import PRECONDITIONERS, Coordinate
 from ngem_tutorial.objectives import ngem, nll, sgem
 from ngem_tutorial.training import Objective
 
-__all__ = ["METHODS", "get_objective"]
+__all__ = ["METHODS", "get_objective", "slug"]
 
 _PRESETS = {
     "nGEM": "default",
@@ -38,6 +39,18 @@ def get_objective(method: str, coordinate: Coordinate = "scale") -> Objective:
         ValueError: if there is no such method or coordinate.
     """
     return _objective(method, coordinate)
+
+
+def slug(name: str) -> str:
+    """Return a name in the characters that files take.
+
+    Args:
+        name: of a method, for instance.
+
+    Returns:
+        The name with hyphens in the place of runs of other characters.
+    """
+    return re.sub(r"[^A-Za-z0-9.=+]+", "-", name).strip("-")
 
 
 @cache

@@ -1,90 +1,144 @@
-"""The experiments by name, with what each of their presets computes and keeps."""
+"""The experiments by name: run, resume, list and compare them."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
-from ngem_tutorial import datasets, results
-from ngem_tutorial.experiments import inverse_mnist, two_gaussians
+from ngem_tutorial import results
+from ngem_tutorial.experiments import inverse_mnist, study
+from ngem_tutorial.experiments.study import Experiment
 
-__all__ = ["EXPERIMENTS", "Task", "reproduce"]
+__all__ = ["EXPERIMENTS", "load", "overview", "reproduce", "select"]
+
+_ALL = (
+    *(
+        Experiment(
+            name="inverse_mnist" if k == 3 else f"inverse_mnist_{k}",
+            title=f"images of digits given their class, K = {k}",
+            items=items,
+            module=inverse_mnist.__name__,
+            presets=inverse_mnist.PRESETS[k],
+            units=inverse_mnist.units,
+            measured=inverse_mnist.measured,
+        )
+        for k, items in ((3, ("Figures 8-10", "Table 3")), (10, ("Table 4",)), (20, ()))
+    ),
+)
+
+EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in _ALL}
+"""Experiments by name, in the order of the paper."""
 
 
-class Task(NamedTuple):
-    """One preset of an experiment: its configuration, and what makes the table from it."""
+def select(names: Sequence[str] = ()) -> list[Experiment]:
+    """Return experiments by name.
 
-    config: Any
-    run: Callable[[Any], pd.DataFrame]
+    Args:
+        names: keys of `EXPERIMENTS`; all of them if empty.
 
+    Returns:
+        The experiments.
 
-def _inverse_mnist(config: inverse_mnist.Config) -> pd.DataFrame:
-    return inverse_mnist.run(config, datasets.mnist("train"))
-
-
-EXPERIMENTS: dict[str, dict[str, Task]] = {
-    "two_gaussians": {
-        "quick": Task(two_gaussians.PRESETS["quick"], two_gaussians.run),
-        "paper": Task(two_gaussians.PRESETS["paper"], two_gaussians.run),
-        "initialisations": Task(
-            two_gaussians.PRESETS["initialisations"], two_gaussians.run_outcomes
-        ),
-    },
-    "inverse_mnist": {
-        name: Task(config, _inverse_mnist) for name, config in inverse_mnist.PRESETS.items()
-    },
-}
-"""Tasks by the names of experiment and preset."""
+    Raises:
+        ValueError: if there is no such experiment.
+    """
+    if unknown := [name for name in names if name not in EXPERIMENTS]:
+        raise ValueError(f"experiment must be one of {', '.join(EXPERIMENTS)}, got {unknown[0]!r}")
+    return [EXPERIMENTS[name] for name in names or EXPERIMENTS]
 
 
 def reproduce(
-    experiment: str, preset: str, directory: str | os.PathLike[str] | None = None
-) -> Path:
-    """Run one preset and save its table with provenance as `<experiment>/<preset>`.
+    experiment: str,
+    preset: str,
+    directory: str | os.PathLike[str] | None = None,
+    *,
+    jobs: int = 1,
+) -> dict[str, pd.DataFrame]:
+    """Run one preset of an experiment, or what is left of it, and save its tables.
+
+    Tables that are there already, made by the present code at the present settings, are kept.
 
     Args:
         experiment: a key of `EXPERIMENTS`.
         preset: a key of the experiment's presets.
         directory: where results are kept; see `results.save`.
+        jobs: how many parts to compute side by side; see `study.run`.
 
     Returns:
-        The path of the CSV file.
+        The tables by name, as saved under `<experiment>/<preset>/<table>`.
 
     Raises:
-        ValueError: if there is no such experiment or preset.
+        ValueError: if there is no such experiment or preset, or `jobs` is not positive.
         results.ResultError: if no `directory` is given and the package is not in a checkout.
         OSError: if the directory cannot be made. All three before any computing.
     """
-    if experiment not in EXPERIMENTS:
-        raise ValueError(f"experiment must be one of {', '.join(EXPERIMENTS)}, got {experiment!r}")
-    presets = EXPERIMENTS[experiment]
-    if preset not in presets:
-        raise ValueError(f"preset must be one of {', '.join(presets)}, got {preset!r}")
-    task = presets[preset]
+    (selected,) = select([experiment])
+    selected.preset(preset)
     folder = results.default_directory() if directory is None else Path(directory).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
-    start = time.perf_counter()
-    table = task.run(task.config)
-    configuration = dataclasses.asdict(task.config)
-    seeds = configuration.pop("seeds")
-    missing = [
-        name
-        for name in table
-        if table[name].dtype.kind == "f" and not np.isfinite(table[name]).all()
-    ]
-    return results.save(
-        table,
-        f"{experiment}/{preset}",
-        configuration=configuration,
-        seeds=seeds,
-        wall_time_s=time.perf_counter() - start,
-        directory=folder,
-        allow_missing=missing,
-    )
+    if not study.is_finished(selected, preset, folder):
+        study.run(selected, preset, folder, jobs=jobs)
+    return load(experiment, preset, folder)
+
+
+def load(
+    experiment: str, preset: str, directory: str | os.PathLike[str] | None = None
+) -> dict[str, pd.DataFrame]:
+    """Read the stored tables of a preset.
+
+    Args:
+        experiment: a key of `EXPERIMENTS`.
+        preset: a key of the experiment's presets.
+        directory: where results are kept; see `results.load`.
+
+    Returns:
+        The tables by name; empty if none is stored.
+
+    Raises:
+        ValueError: if there is no such experiment or preset.
+        results.ResultError: if a file is unreadable or does not match its provenance.
+    """
+    (selected,) = select([experiment])
+    selected.preset(preset)
+    folder = results.default_directory() if directory is None else Path(directory).expanduser()
+    names = sorted(path.stem for path in (folder / experiment / preset).glob("*.json"))
+    return {name: results.load(f"{experiment}/{preset}/{name}", folder).table for name in names}
+
+
+def overview(
+    names: Sequence[str] = (), directory: str | os.PathLike[str] | None = None
+) -> pd.DataFrame:
+    """List the presets of experiments with their expected times and how far they are.
+
+    Args:
+        names: keys of `EXPERIMENTS`; all of them if empty.
+        directory: where results are kept; see `results.load`.
+
+    Returns:
+        A row per preset: `experiment`, `title`, `items`, `preset`, `seconds` (expected, one core
+        of the machine that the stored results name), `finished` and `units`.
+
+    Raises:
+        ValueError: if there is no such experiment.
+        results.ResultError: if no `directory` is given and the package is not in a checkout.
+    """
+    folder = results.default_directory() if directory is None else Path(directory).expanduser()
+    rows = []
+    for experiment in select(names):
+        for preset, config in experiment.presets.items():
+            state = study.progress(experiment, preset, folder)
+            rows.append(
+                {
+                    "experiment": experiment.name,
+                    "title": experiment.title,
+                    "items": ", ".join(experiment.items),
+                    "preset": preset,
+                    "seconds": sum(unit.seconds for unit in experiment.units(config)),
+                    "finished": state.finished,
+                    "units": state.units,
+                }
+            )
+    return pd.DataFrame(rows)
