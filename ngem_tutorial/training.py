@@ -23,11 +23,12 @@ from rich.console import Console
 
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.objectives import nll
+from ngem_tutorial.optimizers import KFAC
 
 __all__ = ["Failure", "Fit", "NonFiniteError", "fit", "quiet"]
 
 Objective = Callable[[GaussianMixture, jax.Array], jax.Array]
-Optimizer = Callable[[Any], optax.GradientTransformation]
+Optimizer = Callable[[Any], optax.GradientTransformation] | KFAC
 Params = Any
 
 
@@ -189,7 +190,7 @@ def fit(
         tuple((probes or {}).items()),
     )
     start = time.perf_counter()
-    state = _initialise(program, seed_array, rates, y.shape[0])
+    state = _initialise(program, seed_array, rates, x, y)
     state = _advance(program, state, rates, x, y, 0, 0)  # compiles; does no update
     jax.block_until_ready((state, _evaluate(program, state, *data_eval)))
     compiled = time.perf_counter()
@@ -251,17 +252,21 @@ class _State(NamedTuple):
     """Position of the first such parameter, their number for the loss."""
 
 
-@partial(jax.jit, static_argnums=(0, 3))
-def _initialise(program: _Program, seeds: jax.Array, rates: jax.Array, num_examples: int) -> _State:
+@partial(jax.jit, static_argnums=0)
+def _initialise(
+    program: _Program, seeds: jax.Array, rates: jax.Array, x: Any, y: jax.Array
+) -> _State:
+    x_batch = jax.tree.map(lambda leaf: leaf[: program.batch_size], x)
+
     def one(seed: jax.Array, rate: jax.Array) -> _State:
         model_key, shuffle_key = jax.random.split(jax.random.key(seed))
-        _, params, rest = _split(program.make_model(nnx.Rngs(model_key)))
+        graph, params, rest = _split(program.make_model(nnx.Rngs(model_key)))
         return _State(
             params=params,
             rest=rest,
-            optimizer=program.optimizer(rate).init(params),
+            optimizer=_optimizer(program, rate, graph, rest, x_batch).init(params),
             key=shuffle_key,
-            order=jnp.arange(num_examples),
+            order=jnp.arange(y.shape[0]),
             # With dtypes: weakly typed values would make `_advance` compile a second time.
             loss=jnp.array(jnp.nan, float),
             failed_at=jnp.array(-1, int),
@@ -294,7 +299,8 @@ def _advance(
             return jnp.mean(program.objective(mixture, y_batch))
 
         loss, gradient = jax.value_and_grad(mean_loss)(s.params)
-        change, optimizer = program.optimizer(rate).update(gradient, s.optimizer, s.params)
+        transformation = _optimizer(program, rate, graph, s.rest, x_batch)
+        change, optimizer = transformation.update(gradient, s.optimizer, s.params, step=step)
         params = optax.apply_updates(s.params, change)
         finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((params, loss))]
         bad = ~jnp.stack(finite)
@@ -339,6 +345,16 @@ def _evaluate(program: _Program, state: _State, x: Any, y: jax.Array) -> dict[st
         }
 
     return _over_seeds(one)(state)
+
+
+def _optimizer(
+    program: _Program, rate: jax.Array, graph: Any, rest: Any, x: Any
+) -> optax.GradientTransformationExtraArgs:
+    """The transformation; K-FAC needs the model and the batch for it."""
+    make = program.optimizer
+    if not isinstance(make, KFAC):
+        return optax.with_extra_args_support(make(rate))
+    return make(rate, lambda params, x: nnx.merge(graph, params, rest)(x), x)
 
 
 def _over_seeds(one: Callable[..., Any]) -> Callable[..., Any]:
