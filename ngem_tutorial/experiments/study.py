@@ -109,6 +109,7 @@ _NUMERICS: Final = (
     "networks",
     "optimizers",
     "datasets",
+    "tabular",
     "training",
     "metrics",
     "experiments/methods",
