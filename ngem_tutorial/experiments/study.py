@@ -32,9 +32,19 @@ from rich.console import Console
 
 from ngem_tutorial import results, training
 
-__all__ = ["Experiment", "Progress", "Unit", "fingerprint", "is_finished", "progress", "run"]
+__all__ = [
+    "Experiment",
+    "Progress",
+    "Tables",
+    "Unit",
+    "fingerprint",
+    "is_finished",
+    "progress",
+    "run",
+]
 
 Tables = Mapping[str, pd.DataFrame]
+"""Tables by name."""
 
 
 class Unit(NamedTuple):
@@ -61,6 +71,7 @@ class Experiment:
         units: from settings to the parts.
         measured: from the tables to the rows that `comparison.compare` takes; None if the paper
             has no numbers for it.
+        reasons: why numbers of a `(table, quantity)` of the paper cannot be compared.
     """
 
     name: str
@@ -70,6 +81,7 @@ class Experiment:
     presets: Mapping[str, Any]
     units: Callable[[Any], Sequence[Unit]]
     measured: Callable[[Tables], pd.DataFrame] | None = None
+    reasons: Mapping[tuple[str, str], str] = dataclasses.field(default_factory=dict)
 
     def preset(self, name: str) -> Any:
         """Return the settings of a preset.
@@ -219,13 +231,29 @@ def fingerprint(experiment: Experiment, config: Any) -> str:
     package = Path(results.__file__).parent
     sources = [package / f"{name}.py" for name in _NUMERICS]
     sources = [path for path in sources if path.is_file()]
-    spec = importlib.util.find_spec(experiment.module)
-    assert spec is not None, experiment.module
-    sources.append(Path(str(spec.origin)))
+    sources += _modules(experiment.module)
     parts = [json.dumps(dataclasses.asdict(config), sort_keys=True, default=str)]
     parts += [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES]
     parts += [_code(path) for path in sources]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _modules(name: str) -> list[Path]:
+    """The files of an experiment's module and of the other experiments that it imports."""
+    names, files = [name], []
+    for name in names:
+        spec = importlib.util.find_spec(name)
+        assert spec is not None, name
+        files.append(Path(str(spec.origin)))
+        tree = ast.parse(files[-1].read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module == __package__:
+                names += [
+                    module
+                    for module in (f"{__package__}.{alias.name}" for alias in node.names)
+                    if module not in (*names, __name__)
+                ]
+    return files
 
 
 def _code(path: Path) -> str:

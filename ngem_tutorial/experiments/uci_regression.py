@@ -328,9 +328,9 @@ def _objective(method: str, beta: float) -> Objective:
 
 _MILLISECONDS = {
     "Adam": (0.2, 0.05, 0.1),
-    "Muon": (1.1, 0.9, 0.9),
-    "SOAP": (1.8, 1.0, 1.5),
-    "KFAC": (1.8, 1.2, 1.5),
+    "Muon": (0.8, 0.5, 0.7),
+    "SOAP": (0.8, 0.6, 1.0),
+    "KFAC": (1.3, 1.0, 1.3),
 }
 """Of an update, by the optimiser and the data set in the order of `TABLE_10`."""
 
