@@ -20,6 +20,7 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import optax
+from jax.extend import source_info_util
 from jax.typing import ArrayLike
 
 from ngem_tutorial.mixtures import GaussianMixture
@@ -87,6 +88,8 @@ def soap(
     if precondition_frequency < 1:
         raise ValueError(f"precondition_frequency must be at least 1, got {precondition_frequency}")
 
+    rate = jnp.asarray(learning_rate)
+
     def init(params: Params) -> SoapState:
         leaves = [_initial_leaf(leaf, max_size) for leaf in jax.tree.leaves(params)]
         return SoapState(jnp.array(0, int), leaves)
@@ -102,7 +105,7 @@ def soap(
         second = b2 * leaf.second + (1.0 - b2) * _rotate(leaf.bases, g) ** 2  # 3, 7
         unbiased = jnp.sqrt(second / (1.0 - b2**step)) + eps
         adam = _rotate(leaf.bases, momentum) / (1.0 - b1**step) / unbiased  # 5, 8
-        change = -learning_rate * _rotate_back(leaf.bases, adam)  # 10, 11
+        change = -rate * _rotate_back(leaf.bases, adam)  # 10, 11
         leaf = accumulate(leaf._replace(momentum=momentum, second=second), g)
         refresh = step % precondition_frequency == 0  # 15
         return change, jax.lax.cond(refresh, _refresh, lambda leaf: leaf, leaf)
@@ -118,14 +121,14 @@ def soap(
     def update(
         updates: Params, state: SoapState, params: Params = None, *, step: Any = None, **_: Any
     ) -> tuple[Params, SoapState]:
-        step = state.count if step is None else step
+        step = state.updates if step is None else step
 
         def advance(leaf: _SoapLeaf, g: jax.Array) -> tuple[jax.Array, _SoapLeaf]:
             return jax.lax.cond(step == 0, first, lambda *args: later(step, *args), leaf, g)
 
         gradients, structure = jax.tree.flatten(updates)
         changes, leaves = zip(*map(advance, state.leaves, gradients), strict=True)
-        return jax.tree.unflatten(structure, changes), SoapState(state.count + 1, list(leaves))
+        return jax.tree.unflatten(structure, changes), SoapState(state.updates + 1, list(leaves))
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -133,7 +136,7 @@ def soap(
 class SoapState(NamedTuple):
     """State of `soap`."""
 
-    count: jax.Array
+    updates: jax.Array
     leaves: list[_SoapLeaf]
     """In the order of the parameters' leaves."""
 
@@ -186,52 +189,80 @@ def _refresh(leaf: _SoapLeaf) -> _SoapLeaf:
 
 @dataclasses.dataclass(frozen=True)
 class KFAC:
-    """K-FAC (Martens and Grosse, 2015) for networks that return Gaussian mixtures, by kfac-jax."""
+    """K-FAC (Martens and Grosse, 2015) for a network that returns mixtures, by kfac-jax.
+
+    The gradient is multiplied by the inverse of an approximate Fisher matrix of the weights: one
+    block per layer, each the Kronecker product of the second moments of the layer's inputs and of
+    its back-propagated gradients. The Fisher matrix is that of the complete data, component and
+    target, whose blocks are `fisher.complete_data_fisher`, since the one of the mixture itself has
+    no closed form. It is the model's, not the empirical one: as in the paper of K-FAC, each
+    update draws one component and target per example from the model and averages over time. It
+    does not depend on the objective, so with `ngem` the gradient is preconditioned twice.
+
+    The network must apply each dense layer once to each example; `LabelConditioned` and
+    `PlainMixture` do not.
+
+    Args:
+        damping: added to each block, factored between its two sides.
+        norm_constraint: bound of the squared length, in the approximate Fisher metric, of the step
+            that one gradient gives (Ba et al., 2017).
+        momentum: of the preconditioned steps.
+        decay: of the moving averages of the second moments.
+        inverse_period: updates between two inversions.
+    """
 
     damping: float = 1e-3
     norm_constraint: float = 1e-2
     momentum: float = 0.9
     decay: float = 0.95
     inverse_period: int = 5
-    mode: str = "fisher_exact"
 
     def __call__(
-        self, learning_rate: ArrayLike, predict: Predict, x: Any
+        self, learning_rate: ArrayLike, predict: Predict, x: Any, key: jax.Array
     ) -> optax.GradientTransformationExtraArgs:
-        """Make the transformation for one batch."""
+        """Make the transformation for one update.
+
+        Args:
+            learning_rate: positive.
+            predict: `predict(params, x)`, the mixtures of a batch.
+            x: the batch's inputs, or for `init` any of the same shape, leading axis `B`.
+            key: a JAX random key for the draws from the model.
+
+        Returns:
+            An optax transformation whose `update` takes the extra argument `step`, the number of
+            updates before this one.
+
+        Raises:
+            ImportError: if kfac-jax is not installed.
+        """
         kfac_jax = _kfac_jax()
-        preconditioner = kfac_jax.OptaxPreconditioner(
+        estimator = kfac_jax.OptaxPreconditioner(
             lambda params, x: _register_complete_data_model(predict(params, x)),
             damping=self.damping,
             norm_constraint=self.norm_constraint / jnp.square(learning_rate),
-            estimation_mode=self.mode,
             curvature_ema=self.decay,
             inverse_update_period=self.inverse_period,
             pmap_axis_name=None,
             distributed_inverses=False,
             distributed_precon_apply=False,
         )
-        descent = optax.sgd(learning_rate, momentum=self.momentum or None)
-        key = jax.random.key(0)
+        descent = optax.sgd(learning_rate, momentum=self.momentum)
 
         def init(params: Params) -> tuple[Any, Any]:
             with _repaired(kfac_jax):
-                return preconditioner.init((params, x), key), descent.init(params)
+                return estimator.init((params, x), key), descent.init(params)
 
         def update(
-            updates: Params, state: tuple[Any, Any], params: Params, *, step: Any = None, **_: Any
+            updates: Params, state: tuple[Any, Any], params: Params, *, step: Any, **_: Any
         ) -> tuple[Params, tuple[Any, Any]]:
             curvature, velocity = state
-            if step is not None:
-                curvature = curvature._replace(count=step)
+            curvature = curvature._replace(count=step)
             with _repaired(kfac_jax):
-                if not preconditioner.estimator.finalized:
-                    preconditioner.estimator.finalize((params, x))
-                rng = jax.random.fold_in(key, curvature.count)
-                curvature = preconditioner.maybe_update(curvature, (params, x), rng)
-                natural = preconditioner.apply(updates, curvature)
+                estimator.estimator.finalize((params, x))
+                curvature = estimator.maybe_update(curvature, (params, x), key)
+                natural = estimator.apply(updates, curvature)
             change, velocity = descent.update(natural, velocity)
-            return change, (preconditioner.increment_count(curvature), velocity)
+            return change, (curvature, velocity)
 
         return optax.GradientTransformationExtraArgs(init, update)
 
@@ -275,7 +306,7 @@ def _evaluate_equation(equation: Any, values: list[Any]) -> list[Any]:
     """Replaces `eval_jaxpr_eqn`; since JAX 0.9.2 `get_bind_params` returns one dict, not a pair."""
     primitive = equation.primitive
     parameters = primitive.get_bind_params(equation.params)
-    with jax.extend.source_info_util.user_context(equation.source_info.traceback):
+    with source_info_util.user_context(equation.source_info.traceback):
         output = primitive.bind(*values, **parameters)
     return list(output) if primitive.multiple_results else [output]
 
@@ -285,7 +316,17 @@ OPTIMIZERS: dict[str, Any] = {"adam": optax.adam, "muon": muon, "soap": soap, "k
 
 
 def get_optimizer(name: str) -> Any:
-    """Return the optimizer of a name."""
+    """Return the optimizer of a name, the same object at every call.
+
+    Args:
+        name: `"adam"` (Kingma and Ba, 2015), `"muon"`, `"soap"` or `"kfac"`.
+
+    Returns:
+        An `optimizer` for `ngem_tutorial.training.fit`.
+
+    Raises:
+        ValueError: if there is no such optimizer.
+    """
     if name not in OPTIMIZERS:
         raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {name!r}")
     return OPTIMIZERS[name]

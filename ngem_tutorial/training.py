@@ -150,7 +150,9 @@ def fit(
         epochs: passes through the data.
         batch_size: examples per update, at most `N`.
         learning_rate: a number, or one per seed.
-        optimizer: maps a learning rate to an optax transformation; `optax.adam` by default.
+        optimizer: maps a learning rate to an optax transformation, or is a `KFAC`; one of
+            `ngem_tutorial.optimizers.OPTIMIZERS`, for example; `optax.adam` by default. Its
+            `update` may take the extra argument `step`, the number of updates before this one.
         seeds: distinct integers; each sets the initialisation and the shuffling of its run.
         metrics: functions like `objective`, evaluated per example and averaged over the
             evaluation data; the negative log-likelihood by default.
@@ -264,7 +266,7 @@ def _initialise(
         return _State(
             params=params,
             rest=rest,
-            optimizer=_optimizer(program, rate, graph, rest, x_batch).init(params),
+            optimizer=_optimizer(program, rate, graph, rest, x_batch, shuffle_key).init(params),
             key=shuffle_key,
             order=jnp.arange(y.shape[0]),
             # With dtypes: weakly typed values would make `_advance` compile a second time.
@@ -299,7 +301,8 @@ def _advance(
             return jnp.mean(program.objective(mixture, y_batch))
 
         loss, gradient = jax.value_and_grad(mean_loss)(s.params)
-        transformation = _optimizer(program, rate, graph, s.rest, x_batch)
+        key = jax.random.fold_in(jax.random.fold_in(s.key, _NO_EPOCH), step)
+        transformation = _optimizer(program, rate, graph, s.rest, x_batch, key)
         change, optimizer = transformation.update(gradient, s.optimizer, s.params, step=step)
         params = optax.apply_updates(s.params, change)
         finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((params, loss))]
@@ -347,14 +350,18 @@ def _evaluate(program: _Program, state: _State, x: Any, y: jax.Array) -> dict[st
     return _over_seeds(one)(state)
 
 
+_NO_EPOCH = 2**32 - 1
+"""What is folded into the key, in place of an epoch, for what the optimizer draws."""
+
+
 def _optimizer(
-    program: _Program, rate: jax.Array, graph: Any, rest: Any, x: Any
+    program: _Program, rate: jax.Array, graph: Any, rest: Any, x: Any, key: jax.Array
 ) -> optax.GradientTransformationExtraArgs:
-    """The transformation; K-FAC needs the model and the batch for it."""
+    """The transformation; K-FAC needs the model, the batch and a key for it."""
     make = program.optimizer
-    if not isinstance(make, KFAC):
-        return optax.with_extra_args_support(make(rate))
-    return make(rate, lambda params, x: nnx.merge(graph, params, rest)(x), x)
+    if isinstance(make, KFAC):
+        return make(rate, lambda params, x: nnx.merge(graph, params, rest)(x), x, key)
+    return optax.with_extra_args_support(make(rate))
 
 
 def _over_seeds(one: Callable[..., Any]) -> Callable[..., Any]:

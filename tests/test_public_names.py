@@ -30,6 +30,7 @@ LAYERS = (
     "objectives",
     "em",
     "networks",
+    "optimizers",
     "datasets",
     "tabular",
     "training",
