@@ -14,6 +14,7 @@ from scipy import stats
 
 from ngem_tutorial import tabular
 from ngem_tutorial.experiments import uci_regression as experiment
+from ngem_tutorial.experiments.comparison import compare
 from ngem_tutorial.experiments.uci_regression import Config, Run, Task
 from ngem_tutorial.mixtures import GaussianMixture
 
@@ -50,7 +51,7 @@ def test_the_settings_are_those_of_table_10():
         ]
         assert config.num_components == 3
         assert config.hidden == (128, 128)
-        assert config.optimizers == ("Adam", "KFAC", "Muon", "SOAP")
+        assert config.optimizers == ("Adam", "K-FAC", "Muon", "SOAP")
         assert config.seeds == tuple(range(1, tabular.NUM_SPLITS + 1))
     network = experiment._model_maker(Config(), 8, None)(rngs=nnx.Rngs(0))
     assert (network.activation, network.num_components) == ("gelu", 3)
@@ -63,7 +64,7 @@ def test_every_row_of_table_5_is_run_and_each_setting_once():
     assert len(set(keys)) == len(keys)
     ours = {key for key in keys if key[1] == "[0, 1]"}
     for dataset in tabular.UCI:
-        for optimizer in ("Adam", "KFAC", "Muon", "SOAP"):
+        for optimizer in ("Adam", "K-FAC", "Muon", "SOAP"):
             for method in ("NLL", "nGEM (listing)", "nGEM (derived)", "nGEM"):
                 assert (dataset, "[0, 1]", optimizer, method) in ours
         for method in ("SGEM", "β-NLL", "MSE"):
@@ -216,14 +217,20 @@ def test_units_of_all_kinds_have_the_same_columns(small):
     measured = experiment.measured({"final": final})
     assert len(measured) == 2 * 6  # "raw" is not ours
     assert set(measured["table"]) == {"Table 5"}
-    assert set(measured["condition"]) == {"housing, Adam", "housing, Muon"}
-    row = measured[measured["quantity"].eq("rmse") & measured["condition"].eq("housing, Muon")]
+    assert set(measured["condition"]) == {"housing"}
+    assert set(measured["method"]) == {"Adam + NLL", "Adam + β-NLL", "Muon + NLL"}
+    row = measured[measured["quantity"].eq("rmse × 10") & measured["method"].eq("Muon + NLL")]
     expected = final[final["optimizer"].eq("Muon")]
-    assert row["value"].tolist() == expected["rmse_min"].tolist()
+    np.testing.assert_allclose(row["value"], 10.0 * expected["rmse_min"])
     assert row["seed"].tolist() == [1, 2]
+    compared = compare(measured)
+    assert len(compared) == 2 * 3
+    assert set(compared["runs"]) == {2}
 
 
 def test_an_unknown_optimiser_is_refused_before_anything_is_read(small):
-    with pytest.raises(ValueError, match="optimizer must be one of Adam, KFAC, Muon, SOAP, got 'A"):
+    with pytest.raises(
+        ValueError, match="optimizer must be one of Adam, .*, SOAP, got 'AdamW'"
+    ):
         experiment.train(TINY, Run(TASK, "[0, 1]", "AdamW", "NLL", (1,)))
     assert small == []

@@ -44,7 +44,7 @@ __all__ = [
     "units",
 ]
 
-OPTIMIZERS: dict[str, str] = {"Adam": "adam", "KFAC": "kfac", "Muon": "muon", "SOAP": "soap"}
+OPTIMIZERS: dict[str, str] = {"Adam": "adam", "K-FAC": "kfac", "Muon": "muon", "SOAP": "soap"}
 """Optimisers as the tables name them, and as `optimizers.get_optimizer` does."""
 
 SINGLE: tuple[str, ...] = ("β-NLL", "MSE")
@@ -330,11 +330,11 @@ _MILLISECONDS = {
     "Adam": (0.2, 0.05, 0.1),
     "Muon": (0.8, 0.5, 0.7),
     "SOAP": (0.8, 0.6, 1.0),
-    "KFAC": (1.3, 1.0, 1.3),
+    "K-FAC": (1.3, 1.0, 1.3),
 }
 """Of an update, by the optimiser and the data set in the order of `TABLE_10`."""
 
-_COMPILE_SECONDS = {"Adam": 4.0, "Muon": 5.0, "SOAP": 6.0, "KFAC": 8.0}
+_COMPILE_SECONDS = {"Adam": 4.0, "Muon": 5.0, "SOAP": 6.0, "K-FAC": 8.0}
 
 _EXAMPLES = {"kin8nm": 7373, "energy": 691, "housing": 455}
 
@@ -381,18 +381,23 @@ def measured(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         tables: those of `units`.
 
     Returns:
-        The rows that `comparison.compare` takes: the condition is "kin8nm, Adam", for instance,
-        the quantities are "nll" (nats of the scaled target) and "rmse" (`rmse_min` in its units).
+        The rows that `comparison.compare` takes: the condition is the data set, the method
+        "Adam + NLL", for instance, the quantities are "nll" (nats of the scaled target) and
+        "rmse × 10" (ten times `rmse_min`, in units of the scaled target).
     """
     final = tables["final"]
-    final = final[final["scaling"] == final["scaling"].iloc[0]]
-    rows = final.rename(columns={"rmse_min": "rmse"}).melt(
-        ["dataset", "optimizer", "method", "seed"],
-        ["nll", "rmse"],
+    ours = final[final["scaling"] == final["scaling"].iloc[0]]  # the order of `runs`
+    ours = ours.assign(
+        table="Table 5",
+        condition=ours["dataset"],
+        method=ours["optimizer"] + " + " + ours["method"],
+        **{"rmse × 10": 10.0 * ours["rmse_min"]},
+    )
+    rows = ours.melt(
+        ["table", "condition", "method", "seed"],
+        ["nll", "rmse × 10"],
         var_name="quantity",
         value_name="value",
     )
-    rows = rows[~(rows["method"].eq("MSE") & rows["quantity"].eq("nll"))]
-    condition = rows["dataset"] + ", " + rows["optimizer"]
-    rows = rows.assign(table="Table 5", condition=condition)
-    return rows.drop(columns=["dataset", "optimizer"]).reset_index(drop=True)
+    no_density = rows["method"].str.endswith("MSE") & rows["quantity"].eq("nll")
+    return rows[~no_density].reset_index(drop=True)
