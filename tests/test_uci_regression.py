@@ -229,8 +229,6 @@ def test_units_of_all_kinds_have_the_same_columns(small):
 
 
 def test_an_unknown_optimiser_is_refused_before_anything_is_read(small):
-    with pytest.raises(
-        ValueError, match="optimizer must be one of Adam, .*, SOAP, got 'AdamW'"
-    ):
+    with pytest.raises(ValueError, match=r"optimizer must be one of Adam, .*, SOAP, got 'AdamW'"):
         experiment.train(TINY, Run(TASK, "[0, 1]", "AdamW", "NLL", (1,)))
     assert small == []
