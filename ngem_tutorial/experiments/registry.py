@@ -9,7 +9,14 @@ from pathlib import Path
 import pandas as pd
 
 from ngem_tutorial import results
-from ngem_tutorial.experiments import comparison, inverse_mnist, mode_collapse, study, two_sinusoids
+from ngem_tutorial.experiments import (
+    comparison,
+    inverse_mnist,
+    mode_collapse,
+    study,
+    two_sinusoids,
+    uci_regression,
+)
 from ngem_tutorial.experiments.study import Experiment
 
 __all__ = ["EXPERIMENTS", "compare", "load", "overview", "provenance", "reproduce", "select"]
@@ -43,6 +50,15 @@ _ALL = (
             measured=inverse_mnist.measured,
         )
         for k, items in ((3, ("Figures 8-10", "Table 3")), (10, ("Table 4",)), (20, ()))
+    ),
+    Experiment(
+        name="uci_regression",
+        title="regression on UCI data: objectives and optimisers",
+        items=("Table 5",),
+        module=uci_regression.__name__,
+        presets=uci_regression.PRESETS,
+        units=uci_regression.units,
+        measured=uci_regression.measured,
     ),
 )
 
