@@ -11,8 +11,9 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import math
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import ModuleType
 from typing import Any, NamedTuple
 from unittest import mock
@@ -258,7 +259,8 @@ class KFAC:
             curvature, velocity = state
             curvature = curvature._replace(count=step)
             with _repaired(kfac_jax):
-                estimator.estimator.finalize((params, x))
+                if not estimator.estimator.finalized:
+                    estimator.estimator.finalize((params, x))
                 curvature = estimator.maybe_update(curvature, (params, x), key)
                 natural = estimator.apply(updates, curvature)
             change, velocity = descent.update(natural, velocity)
@@ -293,12 +295,13 @@ def _kfac_jax() -> ModuleType:
 
 @contextmanager
 def _repaired(kfac_jax: ModuleType) -> Iterator[None]:
-    """Make kfac-jax 0.0.8 work with JAX from 0.9.2 on while it traces; nothing otherwise."""
-    if jax.__version_info__ < (0, 9, 2) or kfac_jax.__version__ != "0.0.8":
-        yield
-        return
-    matcher = importlib.import_module("kfac_jax._src.tag_graph_matcher")
-    with mock.patch.object(matcher, "eval_jaxpr_eqn", _evaluate_equation):
+    """Make kfac-jax 0.0.8 work with JAX from 0.9.2 on, and quietly, while it traces."""
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module="kfac_jax")
+        if jax.__version_info__ >= (0, 9, 2) and kfac_jax.__version__ == "0.0.8":
+            matcher = importlib.import_module("kfac_jax._src.tag_graph_matcher")
+            stack.enter_context(mock.patch.object(matcher, "eval_jaxpr_eqn", _evaluate_equation))
         yield
 
 
