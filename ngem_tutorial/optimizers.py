@@ -39,7 +39,9 @@ def muon(learning_rate: ArrayLike) -> optax.GradientTransformation:
     with the same singular vectors and singular values near one, times `0.2 sqrt(max(rows,
     columns))`. That gives steps of about Adam's size, so that one learning rate can serve both.
     Vectors (the biases) get Adam, with Nesterov's momentum as in `optax.contrib.muon`, at the same
-    learning rate. There is no weight decay.
+    learning rate. There is no weight decay. Jordan et al. advise Adam for output layers; like
+    optax's default, this one makes no exception, since a network of this size has one hidden
+    matrix otherwise.
 
     Args:
         learning_rate: positive.
@@ -109,7 +111,7 @@ def soap(
         change = -rate * _rotate_back(leaf.bases, adam)  # 10, 11
         leaf = accumulate(leaf._replace(momentum=momentum, second=second), g)
         refresh = step % precondition_frequency == 0  # 15
-        return change, jax.lax.cond(refresh, _refresh, lambda leaf: leaf, leaf)
+        return change.astype(g.dtype), jax.lax.cond(refresh, _refresh, lambda leaf: leaf, leaf)
 
     def accumulate(leaf: _SoapLeaf, g: jax.Array) -> _SoapLeaf:
         outer = (g @ g.T, g.T @ g) if g.ndim == 2 else ()
@@ -314,11 +316,16 @@ def _evaluate_equation(equation: Any, values: list[Any]) -> list[Any]:
     return list(output) if primitive.multiple_results else [output]
 
 
-OPTIMIZERS: dict[str, Any] = {"adam": optax.adam, "muon": muon, "soap": soap, "kfac": KFAC()}
-"""Optimizers by name."""
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "adam": optax.adam,
+    "muon": muon,
+    "soap": soap,
+    "kfac": KFAC(),
+}
+"""Optimizers by name, each with its defaults: see `get_optimizer`."""
 
 
-def get_optimizer(name: str) -> Any:
+def get_optimizer(name: str) -> Callable[..., optax.GradientTransformation]:
     """Return the optimizer of a name, the same object at every call.
 
     Args:
