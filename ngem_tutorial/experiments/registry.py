@@ -9,12 +9,21 @@ from pathlib import Path
 import pandas as pd
 
 from ngem_tutorial import results
-from ngem_tutorial.experiments import inverse_mnist, study
+from ngem_tutorial.experiments import inverse_mnist, study, two_gaussians
 from ngem_tutorial.experiments.study import Experiment
 
 __all__ = ["EXPERIMENTS", "load", "overview", "reproduce", "select"]
 
 _ALL = (
+    Experiment(
+        name="two_gaussians",
+        title="a free mixture of two Gaussians, from a thousand starts",
+        items=("Figures 2, 4, 5", "Table 1"),
+        module=two_gaussians.__name__,
+        presets=two_gaussians.PRESETS,
+        units=two_gaussians.units,
+        measured=two_gaussians.measured,
+    ),
     *(
         Experiment(
             name="inverse_mnist" if k == 3 else f"inverse_mnist_{k}",
