@@ -22,10 +22,16 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--seeds must be at least 1, got {options.seeds}")
     try:
         if options.command == "reproduce":
-            from ngem_tutorial.experiments import registry
+            from ngem_tutorial.experiments import command
 
-            path = registry.reproduce(options.experiment, options.preset, options.out)
-            print(path)
+            command.main(
+                options.names,
+                options.preset,
+                options.out,
+                jobs=options.jobs,
+                show=options.list,
+                compare_only=options.compare,
+            )
         else:
             from ngem_tutorial.experiments import demo
 
@@ -38,6 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped; what was finished is kept", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -60,11 +69,31 @@ def _parser() -> argparse.ArgumentParser:
         help="runs of each method in the demonstration (default: %(default)s)",
     )
     commands = parser.add_subparsers(dest="command", metavar="command")
-    reproduce = commands.add_parser("reproduce", help="run an experiment and save its table")
-    reproduce.add_argument("experiment", help="two_gaussians or inverse_mnist")
-    reproduce.add_argument("--preset", default="quick", help="settings (default: %(default)s)")
+    reproduce = commands.add_parser(
+        "reproduce",
+        help="run the experiments of the paper, or what is left of them, and compare",
+        description="Run experiments and print the paper's numbers beside ours. What is finished "
+        "is kept: after an interruption the same command goes on, and ends with the same tables.",
+    )
+    reproduce.add_argument(
+        "names", nargs="*", metavar="NAME", help="experiments (default: all; --list names them)"
+    )
+    reproduce.add_argument(
+        "--preset",
+        default="quick",
+        help="settings: quick (a look) or paper (default: %(default)s)",
+    )
     reproduce.add_argument(
         "--out", type=Path, help="where results are kept (default: results/ of the checkout)"
+    )
+    reproduce.add_argument(
+        "--jobs", type=int, default=1, help="parts to compute side by side (default: %(default)s)"
+    )
+    reproduce.add_argument(
+        "--list", action="store_true", help="list the experiments, their times and states, and stop"
+    )
+    reproduce.add_argument(
+        "--compare", action="store_true", help="compare what is stored, and run nothing"
     )
     return parser
 

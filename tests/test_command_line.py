@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import os
 import re
@@ -141,8 +143,9 @@ def test_an_unusable_folder_is_refused_before_training(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nope"], "experiment must be one of two_gaussians, inverse_mnist, got 'nope'"),
-        (["two_gaussians", "--preset", "nope"], "preset must be one of quick, .*, got 'nope'"),
+        (["nope"], "experiment must be one of .*inverse_mnist, .*, got 'nope'"),
+        (["inverse_mnist", "--preset", "nope"], "preset must be one of quick, .*, got 'nope'"),
+        (["inverse_mnist", "--jobs", "0"], "jobs must be at least 1, got 0"),
     ],
 )
 def test_what_cannot_be_reproduced_is_named(
@@ -159,18 +162,87 @@ def test_what_cannot_be_reproduced_is_named(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_reproduce_prints_the_path_of_the_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The registry with one experiment that computes nothing; returns the list of its runs."""
     pd = pytest.importorskip("pandas")
-    from ngem_tutorial.experiments import registry, two_gaussians
+    from ngem_tutorial.experiments import registry, study
 
-    task = registry.Task(two_gaussians.Config(), lambda config: pd.DataFrame({"seed": [1]}))
-    monkeypatch.setitem(registry.EXPERIMENTS["two_gaussians"], "quick", task)
-    assert main(["reproduce", "two_gaussians", "--out", str(tmp_path)]) == 0
-    path = Path(capsys.readouterr().out.strip())
-    assert path == tmp_path / "two_gaussians" / "quick.csv"
-    assert path.read_text() == "seed\n1\n"
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        seeds: tuple[int, ...] = (1, 2)
+
+    done: list[int] = []
+
+    def run(seed: int) -> dict[str, Any]:
+        done.append(seed)
+        return {"final": pd.DataFrame({"seed": [seed], "value": [-1390.0 - seed]})}
+
+    def units(config: Config) -> list[Any]:
+        return [study.Unit(f"seed={s}", functools.partial(run, s), 40.0 * s) for s in config.seeds]
+
+    def measured(tables: Any) -> Any:
+        keys = {"table": "Table 3", "condition": "K = 3", "quantity": "nll", "method": "NLL"}
+        return tables["final"].assign(**keys)
+
+    toy = study.Experiment(
+        "toy",
+        "a toy",
+        ("Table 3",),
+        study.__name__,
+        {"quick": Config((1,)), "paper": Config()},
+        units,
+        measured,
+    )
+    monkeypatch.setattr(registry, "EXPERIMENTS", {"toy": toy})
+    return done
+
+
+def test_reproduce_runs_compares_and_does_nothing_twice(
+    toy: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["reproduce", "--preset", "paper", "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"toy: final in {tmp_path / 'toy' / 'paper'}")
+    for words in ("Table 3", "-1392.8", "-1391.5", "replicates"):
+        assert words in printed
+    assert (tmp_path / "toy" / "paper" / "final.csv").is_file()
+    assert main(arguments) == 0
+    assert main([*arguments, "--compare"]) == 0
+    assert toy == [1, 2]
+    assert main(["reproduce", "--out", str(tmp_path), "--compare"]) == 0
+    assert "nothing in" in capsys.readouterr().out
+
+
+def test_reproduce_lists_what_there_is(
+    toy: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["reproduce", "--out", str(tmp_path)]) == 0
+    assert "shorter runs" in capsys.readouterr().out
+    assert main(["reproduce", "--list", "--out", str(tmp_path)]) == 0
+    quick, paper = (
+        line for line in capsys.readouterr().out.splitlines() if line.strip().startswith("toy")
+    )
+    assert quick.split() == ["toy", "quick", "40", "s", "finished", "Table", "3"]
+    assert paper.split() == ["toy", "paper", "2", "min", "0", "of", "2", "parts", "Table", "3"]
+    assert toy == [1]
+
+
+def test_an_interruption_says_that_nothing_is_lost(
+    toy: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from ngem_tutorial.experiments import study
+
+    def stop(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(study, "run", stop)
+    assert main(["reproduce", "--out", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "stopped; what was finished is kept\n"
 
 
 def test_the_help_says_what_there_is(tmp_path: Path) -> None:

@@ -32,9 +32,19 @@ from rich.console import Console
 
 from ngem_tutorial import results, training
 
-__all__ = ["Experiment", "Progress", "Unit", "fingerprint", "is_finished", "progress", "run"]
+__all__ = [
+    "Experiment",
+    "Progress",
+    "Tables",
+    "Unit",
+    "fingerprint",
+    "is_finished",
+    "progress",
+    "run",
+]
 
 Tables = Mapping[str, pd.DataFrame]
+"""Tables by name."""
 
 
 class Unit(NamedTuple):
@@ -61,6 +71,7 @@ class Experiment:
         units: from settings to the parts.
         measured: from the tables to the rows that `comparison.compare` takes; None if the paper
             has no numbers for it.
+        reasons: why numbers of a `(table, quantity)` of the paper cannot be compared.
     """
 
     name: str
@@ -70,6 +81,7 @@ class Experiment:
     presets: Mapping[str, Any]
     units: Callable[[Any], Sequence[Unit]]
     measured: Callable[[Tables], pd.DataFrame] | None = None
+    reasons: Mapping[tuple[str, str], str] = dataclasses.field(default_factory=dict)
 
     def preset(self, name: str) -> Any:
         """Return the settings of a preset.

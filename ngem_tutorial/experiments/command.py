@@ -1,0 +1,106 @@
+"""What `python -m ngem_tutorial reproduce` does and prints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from ngem_tutorial import results
+from ngem_tutorial.experiments import comparison, registry, study
+
+__all__ = ["main"]
+
+
+def main(
+    names: Sequence[str],
+    preset: str,
+    directory: Path | None = None,
+    *,
+    jobs: int = 1,
+    show: bool = False,
+    compare_only: bool = False,
+) -> None:
+    """List, run or compare experiments.
+
+    Args:
+        names: keys of `registry.EXPERIMENTS`; all of them if empty.
+        preset: a key of their presets.
+        directory: where results are kept; by default `results` in the checkout.
+        jobs: how many parts to compute side by side.
+        show: list the experiments and do nothing else.
+        compare_only: compare what is stored and run nothing.
+
+    Raises:
+        ValueError: if an argument is out of range, before any computing.
+        results.ResultError: if there is no folder of results.
+        OSError: if the folder of results cannot be made.
+    """
+    selected = registry.select(names)
+    for experiment in selected:
+        experiment.preset(preset)
+    console = Console()
+    folder = results.default_directory() if directory is None else directory.expanduser()
+    if show:
+        _print(console, "", _listed(registry.overview(names, folder)))
+        return
+    for experiment in selected:
+        if compare_only:
+            tables = registry.load(experiment.name, preset, folder)
+        else:
+            tables = registry.reproduce(experiment.name, preset, folder, jobs=jobs)
+        place = folder / experiment.name / preset
+        if not tables:
+            console.print(f"{experiment.name}: nothing in {place}", soft_wrap=True)
+            continue
+        console.print(f"{experiment.name}: {', '.join(tables)} in {place}", soft_wrap=True)
+        if experiment.measured is not None:
+            _compare(console, experiment, preset, tables)
+
+
+def _compare(
+    console: Console, experiment: study.Experiment, preset: str, tables: study.Tables
+) -> None:
+    assert experiment.measured is not None
+    found = comparison.compare(experiment.measured(tables), experiment.reasons)
+    if found.empty:
+        return
+    title = f"{experiment.title}: the paper's numbers and ours"
+    if preset != "paper":
+        title += f" (preset {preset}: shorter runs, not to be compared as they are)"
+    _print(console, title, comparison.show(found))
+
+
+def _listed(overview: pd.DataFrame) -> pd.DataFrame:
+    """The overview for a reader."""
+    state = [
+        "finished" if row.finished == row.units else f"{row.finished} of {row.units} parts"
+        for row in overview.itertuples()
+    ]
+    return pd.DataFrame(
+        {
+            "name": overview["experiment"],
+            "preset": overview["preset"],
+            "expected": [_time(seconds) for seconds in overview["seconds"]],
+            "state": state,
+            "in the paper": overview["items"],
+        }
+    )
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{math.ceil(seconds / 60)} min"
+
+
+def _print(console: Console, title: str, rows: pd.DataFrame) -> None:
+    table = Table(title=title or None, box=box.SIMPLE, title_justify="left")
+    for position, name in enumerate(rows):
+        table.add_column(str(name), no_wrap=position == 0)
+    for row in rows.itertuples(index=False):
+        table.add_row(*map(str, row))
+    console.print(table)
