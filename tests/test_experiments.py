@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,8 +16,8 @@ from scipy.special import logsumexp, softmax
 
 pd = pytest.importorskip("pandas")
 
-from ngem_tutorial import datasets, results  # noqa: E402
-from ngem_tutorial.experiments import inverse_mnist, methods, registry, two_gaussians  # noqa: E402
+from ngem_tutorial import datasets  # noqa: E402
+from ngem_tutorial.experiments import inverse_mnist, methods  # noqa: E402
 from ngem_tutorial.fisher import PRECONDITIONERS  # noqa: E402
 from ngem_tutorial.mixtures import GaussianMixture  # noqa: E402
 from ngem_tutorial.objectives import ngem, nll, sgem  # noqa: E402
@@ -186,69 +185,3 @@ def test_inverse_mnist_on_mnist_against_numpy() -> None:
     np.testing.assert_allclose(result.metrics["nll"][0, -1], nats, rtol=1e-4)
     np.testing.assert_allclose(result.metrics["entropy"][0, -1], entropy, rtol=1e-4)
     assert result.metrics["nll"][0, -1] < result.metrics["nll"][0, 0] - 1
-
-
-# ------------------------------------------------------------------------------------ registry
-
-
-def test_a_reproduced_table_comes_back_with_its_provenance(
-    table: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    task = registry.Task(TINY, two_gaussians.run)
-    monkeypatch.setitem(registry.EXPERIMENTS["two_gaussians"], "tiny", task)
-    path = registry.reproduce("two_gaussians", "tiny", tmp_path / "new")
-    assert path == tmp_path / "new" / "two_gaussians" / "tiny.csv"
-    result = results.load("two_gaussians/tiny", tmp_path / "new")
-    pd.testing.assert_frame_equal(result.table, table, check_exact=True)
-    provenance = result.provenance
-    assert provenance["seeds"] == [1, 2, 3]
-    assert provenance["configuration"]["learning_rates"] == [2.0, 0.1]
-    assert provenance["configuration"].keys() | {"seeds"} == {
-        field.name for field in dataclasses.fields(TINY)
-    }
-    assert provenance["allow_missing"] == ["entropy", "nll"]
-
-
-def test_a_table_with_infinite_values_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Targets too many scales away have an infinite likelihood, although every loss was finite."""
-
-    def run(config: Any) -> Any:
-        return pd.DataFrame({"seed": [1, 2], "nll": [1.0, math.inf], "entropy": [0.5, 0.6]})
-
-    monkeypatch.setitem(registry.EXPERIMENTS["two_gaussians"], "tiny", registry.Task(TINY, run))
-    registry.reproduce("two_gaussians", "tiny", tmp_path)
-    result = results.load("two_gaussians/tiny", tmp_path)
-    assert result.table["nll"].tolist() == [1.0, math.inf]
-    assert result.provenance["allow_missing"] == ["nll"]
-
-
-def test_what_cannot_be_reproduced_is_refused_before_computing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def run(config: Any) -> Any:
-        pytest.fail("it computed")
-
-    task = registry.Task(TINY, run)
-    monkeypatch.setattr(registry, "EXPERIMENTS", {"two_gaussians": {"quick": task}})
-    with pytest.raises(ValueError, match="experiment must be one of two_gaussians, got 'nope'"):
-        registry.reproduce("nope", "quick", tmp_path)
-    with pytest.raises(ValueError, match="preset must be one of quick, got 'nope'"):
-        registry.reproduce("two_gaussians", "nope", tmp_path)
-    (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file"):
-        registry.reproduce("two_gaussians", "quick", tmp_path / "file" / "results")
-    monkeypatch.setattr(results, "_PACKAGE", tmp_path / "ngem_tutorial")
-    with pytest.raises(results.ResultError, match="not used from a checkout"):
-        registry.reproduce("two_gaussians", "quick")
-
-
-def test_the_registry_has_every_preset() -> None:
-    for module in (two_gaussians, inverse_mnist):
-        name = module.__name__.rpartition(".")[2]
-        tasks = registry.EXPERIMENTS[name]
-        assert {preset: task.config for preset, task in tasks.items()} == module.PRESETS
-    runs = {preset: task.run for preset, task in registry.EXPERIMENTS["two_gaussians"].items()}
-    assert runs["initialisations"] is two_gaussians.run_outcomes
-    assert runs["paper"] is two_gaussians.run

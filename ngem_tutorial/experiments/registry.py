@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from ngem_tutorial import results
-from ngem_tutorial.experiments import inverse_mnist, study, two_gaussians
+from ngem_tutorial.experiments import inverse_mnist, study, two_gaussians, update_cost
 from ngem_tutorial.experiments.study import Experiment
 
 __all__ = ["EXPERIMENTS", "load", "overview", "reproduce", "select"]
@@ -35,6 +35,16 @@ _ALL = (
             measured=inverse_mnist.measured,
         )
         for k, items in ((3, ("Figures 8-10", "Table 3")), (10, ("Table 4",)), (20, ()))
+    ),
+    Experiment(
+        name="update_cost",
+        title="what an update of each objective costs",
+        items=("Table 6",),
+        module=update_cost.__name__,
+        presets=update_cost.PRESETS,
+        units=update_cost.units,
+        measured=update_cost.measured,
+        reasons={("Table 6", "seconds"): "another machine"},
     ),
 )
 

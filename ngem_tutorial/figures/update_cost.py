@@ -42,7 +42,8 @@ def ratio_intervals(
                 error = [[found["median"] - found["low"]], [found["high"] - found["median"]]]
                 axis.errorbar(found["median"], row, xerr=error, fmt="o", ms=5, color=colour)
             axis.axvline(1.0, color=PALETTE["truth"], lw=0.8, zorder=0)
-            axis.set(yticks=range(len(methods)), yticklabels=methods, xlabel="time over that of NLL")
+            axis.set(yticks=range(len(methods)), yticklabels=methods)
+            axis.set_xlabel("time over that of NLL")
             axis.set_ylim(len(methods) - 0.4, -0.5)
             if limits is not None:
                 axis.set_xlim(limits)
