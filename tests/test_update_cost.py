@@ -103,10 +103,9 @@ def test_the_step_of_the_python_loop_is_that_of_fit() -> None:
         make_model, update_cost.get_objective("nGEM"), x, y,
         epochs=3, batch_size=23, learning_rate=1e-2, seeds=(4,),
     )  # fmt: skip
-    _, params, _ = training._split(
-        make_model(training.nnx.Rngs(jax.random.split(jax.random.key(4))[0]))
-    )
-    state = training.optax.adam(1e-2).init(params)
+    model_key, _ = jax.random.split(jax.random.key(4))
+    params = nnx.state(make_model(nnx.Rngs(model_key)), nnx.Param)
+    state = optax.adam(1e-2).init(params)
     step = update_cost._step(make_model, "nGEM", 1e-2)
     for _ in range(3):
         params, state, _ = step(params, state, np.asarray(x), np.asarray(y))
