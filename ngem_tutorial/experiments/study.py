@@ -230,13 +230,29 @@ def fingerprint(experiment: Experiment, config: Any) -> str:
     package = Path(results.__file__).parent
     sources = [package / f"{name}.py" for name in _NUMERICS]
     sources = [path for path in sources if path.is_file()]
-    spec = importlib.util.find_spec(experiment.module)
-    assert spec is not None, experiment.module
-    sources.append(Path(str(spec.origin)))
+    sources += _modules(experiment.module)
     parts = [json.dumps(dataclasses.asdict(config), sort_keys=True, default=str)]
     parts += [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES]
     parts += [_code(path) for path in sources]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _modules(name: str) -> list[Path]:
+    """The files of an experiment's module and of the other experiments that it imports."""
+    names, files = [name], []
+    for name in names:
+        spec = importlib.util.find_spec(name)
+        assert spec is not None, name
+        files.append(Path(str(spec.origin)))
+        tree = ast.parse(files[-1].read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module == __package__:
+                names += [
+                    module
+                    for module in (f"{__package__}.{alias.name}" for alias in node.names)
+                    if module not in (*names, __name__)
+                ]
+    return files
 
 
 def _code(path: Path) -> str:

@@ -99,7 +99,7 @@ class Config:
     """Of how many seeds the densities are kept."""
 
 
-_TWO_TRUNKS = Reading("two trunks", trunks=2, num_seeds=10)
+_TWO_TRUNKS = Reading("two trunks", trunks=2, num_seeds=5)
 _SMALL_NOISE = Reading(
     "one trunk, deviation 0.1",
     noise_is="deviation",
