@@ -1,14 +1,12 @@
-"""The experiments: settings and numbers of the paper, runs against NumPy, tables against loops."""
+"""Inverse MNIST: the settings of the paper, likelihoods and entropies against NumPy."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -17,96 +15,25 @@ from scipy.special import logsumexp, softmax
 pd = pytest.importorskip("pandas")
 
 from ngem_tutorial import datasets  # noqa: E402
-from ngem_tutorial.experiments import inverse_mnist, methods  # noqa: E402
-from ngem_tutorial.fisher import PRECONDITIONERS  # noqa: E402
+from ngem_tutorial.experiments import inverse_mnist  # noqa: E402
 from ngem_tutorial.mixtures import GaussianMixture  # noqa: E402
-from ngem_tutorial.objectives import ngem, nll, sgem  # noqa: E402
-
-# ------------------------------------------------------------------------------------- methods
-
-MIXTURE = GaussianMixture(
-    jnp.array([0.3, -0.4]),
-    jnp.array([[0.0, 1.0], [1.0, -1.0]]),
-    jnp.array([[0.5, 2.0], [1.5, 0.7]]),
-)
-POINT = jnp.array([0.4, 0.2])
-
-
-def gradient(objective: Any) -> list[np.ndarray]:
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(jax.grad(objective)(MIXTURE, POINT))]
-
-
-@pytest.mark.parametrize(
-    ("method", "preconditioner"),
-    [
-        ("nGEM", PRECONDITIONERS["default"]),
-        ("nGEM (listing)", PRECONDITIONERS["listing"]),
-        ("nGEM (derived)", PRECONDITIONERS["derived"]),
-        ("nGEM (damped)", PRECONDITIONERS["damped"]),
-    ],
-)
-@pytest.mark.parametrize("coordinate", ["scale", "log_scale"])
-def test_a_method_is_ngem_with_its_preconditioner(
-    method: str, preconditioner: Any, coordinate: Any
-) -> None:
-    expected = partial(
-        ngem, preconditioner=dataclasses.replace(preconditioner, coordinate=coordinate)
-    )
-    own = gradient(methods.get_objective(method, coordinate))
-    for a, b in zip(own, gradient(expected), strict=True):
-        np.testing.assert_array_equal(a, b)
-    other = gradient(
-        methods.get_objective(method, "scale" if coordinate != "scale" else "log_scale")
-    )
-    np.testing.assert_array_equal(own[0], other[0])
-    assert not np.allclose(own[2], other[2])
-
-
-def test_methods_are_distinct_and_plain_ones_are_plain() -> None:
-    assert methods.get_objective("NLL", "log_scale") is nll
-    assert methods.get_objective("SGEM") is sgem
-    assert set(methods.METHODS) >= {"NLL", "SGEM", "nGEM"}
-    compared = [methods.get_objective(method) for method in methods.METHODS if method != "SGEM"]
-    logits = {tuple(gradient(objective)[0].round(4).tolist()) for objective in compared}
-    assert len(logits) == len(compared) - 1  # NLL and nGEM share the gradient of the logits
-    means = {tuple(gradient(objective)[1].round(4).ravel().tolist()) for objective in compared}
-    assert len(means) == 3  # NLL, damped, and the rest
-
-
-def test_an_objective_is_one_object_however_it_is_asked_for() -> None:
-    """Programs are compiled once for an objective, compared by identity."""
-    one = methods.get_objective("nGEM")
-    assert methods.get_objective("nGEM", "scale") is one
-    assert methods.get_objective(method="nGEM", coordinate="scale") is one
-    assert methods.get_objective("nGEM", "log_scale") is not one
-
-
-def test_unknown_methods_and_coordinates_are_named() -> None:
-    with pytest.raises(ValueError, match=r"method must be one of NLL, SGEM, nGEM, .* got 'ngem'"):
-        methods.get_objective("ngem")
-    with pytest.raises(ValueError, match=r"coordinate must be one of .* got 'variance'"):
-        methods.get_objective("nGEM", "variance")  # type: ignore[arg-type]
-
-
-# ------------------------------------------------------------------------------- inverse MNIST
 
 DIGITS = inverse_mnist.Config(
     num_components=2, hidden=(8,), epochs=2, batch_size=500, seeds=(1, 2), methods=("nGEM",),
-    learning_rate=1e-2, records_per_epoch=3,
+    learning_rate=1e-2, record_epochs=tuple(i / 3 for i in range(7)),
 )  # fmt: skip
 
 
-def test_inverse_mnist_has_the_settings_of_table_9_and_quotes_table_3() -> None:
-    for config in (inverse_mnist.Config(), inverse_mnist.PRESETS["paper"]):
-        assert config.num_components == 3
+def test_inverse_mnist_has_the_settings_of_table_9() -> None:
+    for k, presets in inverse_mnist.PRESETS.items():
+        config = presets["paper"]
+        assert config.num_components == k
         assert config.hidden == (128, 128, 128, 128)
         assert (config.epochs, config.batch_size) == (100, 256)
         assert config.learning_rate == 3e-4
-        assert config.seeds == (1, 2, 3, 4, 5)
-    assert inverse_mnist.PAPER_TABLE_3 == {
-        "nGEM": {"nll": (-1529.7, 101), "entropy": (0.454, 0.15)},
-        "NLL": {"nll": (-1392.8, 178), "entropy": (0.207, 0.22)},
-    }
+        assert config.seeds == ((1, 2, 3, 4, 5) if k < 20 else (1, 2))
+        assert config.record_at[-1] == config.epochs
+    assert list(inverse_mnist.PRESETS) == [3, 10, 20]
     network = inverse_mnist.make_model(inverse_mnist.Config(), 4)(rngs=nnx.Rngs(0)).network
     assert network.activation == "gelu"
 
@@ -185,3 +112,31 @@ def test_inverse_mnist_on_mnist_against_numpy() -> None:
     np.testing.assert_allclose(result.metrics["nll"][0, -1], nats, rtol=1e-4)
     np.testing.assert_allclose(result.metrics["entropy"][0, -1], entropy, rtol=1e-4)
     assert result.metrics["nll"][0, -1] < result.metrics["nll"][0, 0] - 1
+
+
+def test_stored_runs_come_back_as_mixtures(monkeypatch: pytest.MonkeyPatch) -> None:
+    digits = datasets.digits()
+    monkeypatch.setattr(inverse_mnist, "mnist", lambda split: digits)
+    config = dataclasses.replace(DIGITS, keep_images=True, methods=("nGEM", "NLL"))
+    parts = {unit.name: unit.run() for unit in inverse_mnist.units(config)}
+    assert list(parts) == ["nGEM-seed=1", "NLL-seed=1", "nGEM-seed=2", "NLL-seed=2"]
+    tables = {
+        name: pd.concat([part[name] for part in parts.values()], ignore_index=True)
+        for name in ("curves", "final", "components", "images")
+    }
+    fit = inverse_mnist.train(dataclasses.replace(config, seeds=(2,)), "NLL", digits)
+    trained = jax.tree.map(lambda leaf: leaf[0, -1], fit.probes["mixture"])
+    stored = inverse_mnist.class_mixtures(tables, "NLL", 2)
+    np.testing.assert_allclose(stored.weights, trained.weights, rtol=1e-5)
+    np.testing.assert_allclose(stored.means, trained.means.clip(0, 1), atol=0.51 / 255)
+
+    final = tables["final"].set_index(["method", "seed"]).loc[("NLL", 2)]
+    nats, entropy = in_numpy(trained, digits)
+    assert final["nll"] == pytest.approx(nats, rel=1e-4)
+    assert final["test_nll"] == pytest.approx(nats, rel=1e-4)  # here the same images
+    assert final["entropy"] == pytest.approx(entropy, rel=1e-4)
+    measured = inverse_mnist.measured(tables)
+    assert set(measured["condition"]) == {"K = 2"}
+    assert len(measured) == 2 * 2 * 2
+    with pytest.raises(ValueError, match="no finite run of 'NLL' with seed 3"):
+        inverse_mnist.class_mixtures(tables, "NLL", 3)
