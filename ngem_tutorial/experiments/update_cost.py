@@ -162,6 +162,7 @@ def time_task(config: Config, task: Task) -> dict[str, pd.DataFrame]:
         the updates, compilation apart; `compilation` the `seconds` of the first call without
         those of the updates.
     """
+    jax.clear_caches()  # or a task of the same shapes would have its programs from the one before
     contestants = [("compiled", method) for method in config.methods]
     contestants += [("Python", method) for method in task.python_methods]
     loops = {"compiled": _compiled_loop, "Python": _python_loop}
