@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -82,6 +83,19 @@ def test_the_tables_are_the_units_in_their_order(
     assert result.provenance["extra"]["peak_memory_mib"] > 10
     assert result.provenance["commit"] == results.current_commit()
     assert not list((tmp_path / ".partial").iterdir())
+
+
+def test_a_part_may_leave_a_table_empty(experiment: study.Experiment, tmp_path: Path) -> None:
+    def some(config: Config) -> list[study.Unit]:
+        def run(seed: int) -> dict[str, pd.DataFrame]:
+            tables = compute(config, seed)
+            return tables | {"curve": tables["curve"][: 2 * (seed == 2)]}
+
+        return [study.Unit(f"seed={s}", functools.partial(run, s), 1.0) for s in config.seeds]
+
+    study.run(dataclasses.replace(experiment, units=some), "tiny", tmp_path, show=False)
+    assert results.load("toy/tiny/final", tmp_path).table["seed"].tolist() == [1, 2, 3]
+    assert results.load("toy/tiny/curve", tmp_path).table["seed"].tolist() == [2, 2]
 
 
 def test_what_is_finished_is_not_computed_again(
