@@ -112,9 +112,9 @@ def _time(seconds: float) -> str:
 
 
 def _print(console: Console, title: str, rows: pd.DataFrame) -> None:
-    table = Table(title=title or None, box=box.SIMPLE, title_justify="left")
+    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for position, name in enumerate(rows):
-        table.add_column(str(name), no_wrap=position == 0, overflow="fold")
+        table.add_column(str(name), no_wrap=position == 0)
     for row in rows.itertuples(index=False):
         table.add_row(*map(str, row))
     console.print(table)
