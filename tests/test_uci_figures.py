@@ -147,7 +147,7 @@ def test_every_run_has_its_dot_or_is_counted() -> None:
         kept = own[own["method"].isin(PALETTE)].dropna()
         inside = kept["nll"].between(low, high) & kept["train_nll"].between(low, high)
         (label,) = [text.get_text() for text in axis.texts]
-        assert label == ("energy (1 runs outside)" if s == "energy" else "housing")
+        assert label == ("energy (1 outside)" if s == "energy" else "housing")
         assert (~inside).sum() == (s == "energy")
     assert not last.axison
 

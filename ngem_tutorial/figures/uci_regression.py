@@ -47,7 +47,8 @@ def differences(
             squeeze=False,
         )
         for i, j in np.ndindex(axes.shape):
-            axis, quantity = axes[i, j], list(quantities)[j]
+            axis: Any = axes[i, j]
+            quantity = list(quantities)[j]
             own = pairs[pairs["condition"].eq(conditions[i]) & pairs["quantity"].eq(quantity)]
             limit = _reach(own, reach)
             for row in own.itertuples():
@@ -121,7 +122,7 @@ def learning_curves(curves: pd.DataFrame, quantities: Mapping[str, str]) -> Figu
             squeeze=False,
         )
         for i, j in np.ndindex(axes.shape):
-            axis: Axes = axes[i, j]
+            axis: Any = axes[i, j]
             quantity, label = list(quantities.items())[j]
             own = curves[curves["dataset"].eq(datasets[i]) & curves["method"].isin(methods)]
             for (method, _), run in own.groupby(["method", "seed"]):
@@ -176,7 +177,7 @@ def train_and_test(final: pd.DataFrame) -> Figure:
             axis.xaxis.set_major_locator(MaxNLocator(4))
             axis.yaxis.set_major_locator(MaxNLocator(4))
             outside = int(((values < low) | (values > high)).any(axis=1).sum())
-            label_panel(axis, dataset + (f" ({outside} runs outside)" if outside else ""))
+            label_panel(axis, dataset + (f" ({outside} outside)" if outside else ""))
         for axis in axes.flat[len(datasets) :]:
             axis.axis("off")
         handles, labels = axes[0, 0].get_legend_handles_labels()
