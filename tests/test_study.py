@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import random
 import signal
@@ -33,7 +34,7 @@ class Config:
 
 def compute(config: Config, seed: int) -> dict[str, pd.DataFrame]:
     COUNTED.append(f"seed={seed}")
-    value = config.scale / 3 * seed if seed != 2 else float("nan")
+    value = {2: math.nan, 3: math.inf}.get(seed, config.scale / 3 * seed)
     return {
         "final": pd.DataFrame({"seed": [seed], "value": [value]}),
         "curve": pd.DataFrame({"seed": [seed] * 2, "update": [0, 1]}),
@@ -71,7 +72,7 @@ def test_the_tables_are_the_units_in_their_order(
     study.run(experiment, "tiny", tmp_path, show=False)
     assert COUNTED == ["seed=1", "seed=2", "seed=3"]
     result = results.load("toy/tiny/final", tmp_path)
-    expected = pd.DataFrame({"seed": [1, 2, 3], "value": [2 / 3, float("nan"), 2.0]})
+    expected = pd.DataFrame({"seed": [1, 2, 3], "value": [2 / 3, math.nan, math.inf]})
     pd.testing.assert_frame_equal(result.table, expected, check_exact=True)
     assert results.load("toy/tiny/curve", tmp_path).table["seed"].tolist() == [1, 1, 2, 2, 3, 3]
     assert result.provenance["seeds"] == [1, 2, 3]
