@@ -119,6 +119,9 @@ def test_the_table_for_readers_has_the_decimals_of_the_paper() -> None:
     assert shown["paper"] == "-1392.8 ± 178"
     assert shown["ours"].startswith("-1392.6 ± 3.6")
     assert shown["runs"] == "2"
+    keys = {"table": "Table 2", "condition": "β = 0.001", "quantity": "entropy"}
+    shown = comparison.show(comparison.compare(runs("NLL", [0.4, 0.5], **keys))).iloc[0]
+    assert shown["paper"] == "0.416 ± 0.38"
 
 
 def test_columns_that_are_missing_are_named() -> None:

@@ -147,7 +147,7 @@ def show(comparison: pd.DataFrame) -> pd.DataFrame:
                 "": f"{row.table}, {row.condition}",
                 "quantity": row.quantity,
                 "method": row.method,
-                "paper": f"{row.paper:.{d}f} ± {row.paper_sd:g}",
+                "paper": f"{row.paper:.{d}f} ± {row.paper_sd:.{row.sd_decimals}f}",
                 "ours": f"{row.ours:.{d}f} ± {row.ours_sd:.{d}f}" if finite else "—",
                 "runs": f"{finite}" + (f" of {row.runs}" if row.failed else ""),
                 "difference": f"{row.difference:+.{d}f} ({row.low:+.{d}f} to {row.high:+.{d}f})"
@@ -206,8 +206,14 @@ def _row(
         "high": difference + half,
         "verdict": verdict,
         "why": why,
-        "decimals": max(0, round(-math.log10(number.mean_step))),
+        "decimals": _decimals(number.mean_step),
+        "sd_decimals": _decimals(number.sd_step),
     }
+
+
+def _decimals(step: float) -> int:
+    """How many decimals a number with this last digit has."""
+    return round(-math.log10(step))
 
 
 def _verdict(

@@ -269,9 +269,9 @@ def class_mixtures(tables: Mapping[str, pd.DataFrame], method: str, seed: int) -
     if not images or not np.isfinite(weights).all():
         raise ValueError(f"there is no finite run of {method!r} with seed {seed}")
     pixels = np.array([list(image) for image in images], np.float32) / 255
-    means = pixels.reshape(*weights.shape, -1)
-    log_weights = np.log(np.maximum(weights, np.finfo(np.float32).tiny))
-    return GaussianMixture(log_weights, means, np.ones_like(means))
+    means = jnp.asarray(pixels.reshape(*weights.shape, -1))
+    log_weights = jnp.log(np.maximum(weights, np.finfo(np.float32).tiny))
+    return GaussianMixture(log_weights, means, jnp.ones_like(means))
 
 
 def measured(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
