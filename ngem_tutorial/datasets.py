@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import importlib
 import math
 import os
 import tempfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from ngem_tutorial._files import write_atomically
+from ngem_tutorial._files import cache_dir, require, write_atomically
 from ngem_tutorial.mixtures import GaussianMixture
 
 __all__ = [
@@ -298,7 +297,7 @@ def digits(split: Literal["train", "test", "all"] = "all") -> LabelledImages:
         ValueError: if there is no such split.
         ImportError: if scikit-learn is not installed.
     """
-    bundled = _require("sklearn.datasets", "scikit-learn").load_digits()
+    bundled = require("sklearn.datasets", "scikit-learn").load_digits()
     is_test = np.arange(len(bundled.target)) % 5 == 4
     rows = {"train": ~is_test, "test": is_test, "all": np.full_like(is_test, True)}
     if split not in rows:
@@ -344,9 +343,9 @@ def mnist(
         paths = [_find(Path(folder).expanduser(), source, file.name) for file in _MNIST[split]]
         remedy = "Replace it by an intact copy of the MNIST file of that name."
     else:
-        paths = [_cache_dir() / "mnist" / file.name for file in _MNIST[split]]
+        paths = [cache_dir() / "mnist" / file.name for file in _MNIST[split]]
         if not all(path.exists() for path in paths):
-            _download_mnist(_cache_dir())
+            _download_mnist(cache_dir())
         remedy = "Delete it, and it will be downloaded again."
     pixels, labels = (
         _read_idx(path, file, remedy) for path, file in zip(paths, _MNIST[split], strict=True)
@@ -415,31 +414,12 @@ def _content(path: Path, size: int, remedy: str) -> bytes:
 # ------------------------------------------------------------------------------------ download
 
 
-def _cache_dir() -> Path:
-    """Return the folder for downloaded data; see `mnist`."""
-    if chosen := os.environ.get("NGEM_CACHE_DIR"):
-        return Path(chosen).expanduser()
-    usual = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or "~/.cache"
-    return Path(usual).expanduser() / "ngem_tutorial"
-
-
-def _require(module: str, package: str) -> Any:
-    """Import an optional module, or say which extra brings it."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(
-            f"{package} is needed for this and could not be imported ({error}). "
-            'Install it with: pip install "ngem-tutorial[data]"'
-        ) from error
-
-
 def _download_mnist(cache: Path) -> None:
     """Download MNIST with tensorflow-datasets' own manager and checksums, into `cache`/mnist.
 
     Only files whose content was checked get there, each in one step.
     """
-    tfds = _require("tensorflow_datasets", "tensorflow-datasets")
+    tfds = require("tensorflow_datasets", "tensorflow-datasets")
     known = tfds.builder_cls("mnist").url_infos  # from addresses to sizes and checksums
     addresses = {Path(address).name: address for address in known}
     files = [file for split in _MNIST.values() for file in split]
@@ -469,4 +449,4 @@ def _download_mnist(cache: Path) -> None:
 
 def _check_connection(address: str) -> None:
     """Fail at once without a network: the download manager would try again for minutes."""
-    _require("requests", "requests").head(address, timeout=30)
+    require("requests", "requests").head(address, timeout=30)

@@ -23,11 +23,12 @@ from rich.console import Console
 
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.objectives import nll
+from ngem_tutorial.optimizers import KFAC
 
 __all__ = ["Failure", "Fit", "NonFiniteError", "fit", "quiet"]
 
 Objective = Callable[[GaussianMixture, jax.Array], jax.Array]
-Optimizer = Callable[[Any], optax.GradientTransformation]
+Optimizer = Callable[[Any], optax.GradientTransformation] | KFAC
 Params = Any
 
 
@@ -149,7 +150,9 @@ def fit(
         epochs: passes through the data.
         batch_size: examples per update, at most `N`.
         learning_rate: a number, or one per seed.
-        optimizer: maps a learning rate to an optax transformation; `optax.adam` by default.
+        optimizer: maps a learning rate to an optax transformation, or is a `KFAC`; one of
+            `ngem_tutorial.optimizers.OPTIMIZERS`, for example; `optax.adam` by default. Its
+            `update` may take the extra argument `step`, the number of updates before this one.
         seeds: distinct integers; each sets the initialisation and the shuffling of its run.
         metrics: functions like `objective`, evaluated per example and averaged over the
             evaluation data; the negative log-likelihood by default.
@@ -189,7 +192,7 @@ def fit(
         tuple((probes or {}).items()),
     )
     start = time.perf_counter()
-    state = _initialise(program, seed_array, rates, y.shape[0])
+    state = _initialise(program, seed_array, rates, x, y)
     state = _advance(program, state, rates, x, y, 0, 0)  # compiles; does no update
     jax.block_until_ready((state, _evaluate(program, state, *data_eval)))
     compiled = time.perf_counter()
@@ -251,17 +254,21 @@ class _State(NamedTuple):
     """Position of the first such parameter, their number for the loss."""
 
 
-@partial(jax.jit, static_argnums=(0, 3))
-def _initialise(program: _Program, seeds: jax.Array, rates: jax.Array, num_examples: int) -> _State:
+@partial(jax.jit, static_argnums=0)
+def _initialise(
+    program: _Program, seeds: jax.Array, rates: jax.Array, x: Any, y: jax.Array
+) -> _State:
+    x_batch = jax.tree.map(lambda leaf: leaf[: program.batch_size], x)
+
     def one(seed: jax.Array, rate: jax.Array) -> _State:
         model_key, shuffle_key = jax.random.split(jax.random.key(seed))
-        _, params, rest = _split(program.make_model(nnx.Rngs(model_key)))
+        graph, params, rest = _split(program.make_model(nnx.Rngs(model_key)))
         return _State(
             params=params,
             rest=rest,
-            optimizer=program.optimizer(rate).init(params),
+            optimizer=_optimizer(program, rate, graph, rest, x_batch, shuffle_key).init(params),
             key=shuffle_key,
-            order=jnp.arange(num_examples),
+            order=jnp.arange(y.shape[0]),
             # With dtypes: weakly typed values would make `_advance` compile a second time.
             loss=jnp.array(jnp.nan, float),
             failed_at=jnp.array(-1, int),
@@ -294,7 +301,9 @@ def _advance(
             return jnp.mean(program.objective(mixture, y_batch))
 
         loss, gradient = jax.value_and_grad(mean_loss)(s.params)
-        change, optimizer = program.optimizer(rate).update(gradient, s.optimizer, s.params)
+        key = jax.random.fold_in(jax.random.fold_in(s.key, _NO_EPOCH), step)
+        transformation = _optimizer(program, rate, graph, s.rest, x_batch, key)
+        change, optimizer = transformation.update(gradient, s.optimizer, s.params, step=step)
         params = optax.apply_updates(s.params, change)
         finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((params, loss))]
         bad = ~jnp.stack(finite)
@@ -339,6 +348,20 @@ def _evaluate(program: _Program, state: _State, x: Any, y: jax.Array) -> dict[st
         }
 
     return _over_seeds(one)(state)
+
+
+_NO_EPOCH = 2**32 - 1
+"""What is folded into the key, in place of an epoch, for what the optimizer draws."""
+
+
+def _optimizer(
+    program: _Program, rate: jax.Array, graph: Any, rest: Any, x: Any, key: jax.Array
+) -> optax.GradientTransformationExtraArgs:
+    """The transformation; K-FAC needs the model, the batch and a key for it."""
+    make = program.optimizer
+    if isinstance(make, KFAC):
+        return make(rate, lambda params, x: nnx.merge(graph, params, rest)(x), x, key)
+    return optax.with_extra_args_support(make(rate))
 
 
 def _over_seeds(one: Callable[..., Any]) -> Callable[..., Any]:

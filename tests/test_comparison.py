@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -121,13 +120,3 @@ def test_the_table_for_readers_has_the_decimals_of_the_paper() -> None:
 def test_columns_that_are_missing_are_named() -> None:
     with pytest.raises(ValueError, match=r"must have the columns \['seed'\]"):
         comparison.compare(runs("NLL", [1.0]).drop(columns="seed"))
-
-
-def test_the_numbers_are_those_of_the_tables_in_the_book() -> None:
-    """No number of the paper is typed into a page: pages show `comparison.show`."""
-    book = Path(__file__).parents[1] / "book" / "experiments"
-    for page in book.glob("*.md"):
-        text = page.read_text(encoding="utf-8")
-        for published in PUBLISHED:
-            if published.table != "Table 6" and abs(published.mean) > 100:
-                assert str(published.mean) not in text, (page.name, published)

@@ -9,10 +9,17 @@ from pathlib import Path
 import pandas as pd
 
 from ngem_tutorial import results
-from ngem_tutorial.experiments import inverse_mnist, mode_collapse, study, two_sinusoids
+from ngem_tutorial.experiments import (
+    comparison,
+    inverse_mnist,
+    mode_collapse,
+    study,
+    two_sinusoids,
+    uci_regression,
+)
 from ngem_tutorial.experiments.study import Experiment
 
-__all__ = ["EXPERIMENTS", "load", "overview", "reproduce", "select"]
+__all__ = ["EXPERIMENTS", "compare", "load", "overview", "provenance", "reproduce", "select"]
 
 _ALL = (
     Experiment(
@@ -43,6 +50,15 @@ _ALL = (
             measured=inverse_mnist.measured,
         )
         for k, items in ((3, ("Figures 8-10", "Table 3")), (10, ("Table 4",)), (20, ()))
+    ),
+    Experiment(
+        name="uci_regression",
+        title="regression on UCI data: objectives and optimisers",
+        items=("Table 5",),
+        module=uci_regression.__name__,
+        presets=uci_regression.PRESETS,
+        units=uci_regression.units,
+        measured=uci_regression.measured,
     ),
 )
 
@@ -123,6 +139,81 @@ def load(
     folder = results.default_directory() if directory is None else Path(directory).expanduser()
     names = sorted(path.stem for path in (folder / experiment / preset).glob("*.json"))
     return {name: results.load(f"{experiment}/{preset}/{name}", folder).table for name in names}
+
+
+def compare(
+    preset: str = "paper", directory: str | os.PathLike[str] | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Compare all stored results with the paper.
+
+    Args:
+        preset: which of the presets.
+        directory: where results are kept; see `results.load`.
+
+    Returns:
+        What `comparison.compare` and `comparison.pairs` return, with the column `experiment`, for
+        all of the experiments that have results, in the order of the paper.
+
+    Raises:
+        ValueError: if there is no such preset.
+        results.ResultError: if a file is unreadable or does not match its provenance.
+    """
+    numbers, pairs = [], []
+    for experiment in EXPERIMENTS.values():
+        tables = load(experiment.name, preset, directory)
+        if not tables or experiment.measured is None:
+            continue
+        measured = experiment.measured(tables)
+        numbers.append(comparison.compare(measured, experiment.reasons))
+        pairs.append(comparison.pairs(measured))
+        for part in (numbers[-1], pairs[-1]):
+            part.insert(0, "experiment", experiment.name)
+    by_table = {"by": "table", "kind": "stable", "ignore_index": True}
+    return (
+        pd.concat(numbers, ignore_index=True).sort_values(**by_table),
+        pd.concat(pairs, ignore_index=True).sort_values(**by_table),
+    )
+
+
+def provenance(
+    preset: str = "paper", directory: str | os.PathLike[str] | None = None
+) -> pd.DataFrame:
+    """Tell how the stored results of each experiment came about.
+
+    Args:
+        preset: which of the presets.
+        directory: where results are kept; see `results.load`.
+
+    Returns:
+        A row per experiment that has results: `experiment`, `hours` (wall time of all of its
+        parts), `peak_memory_gib` (of the process), `machine`, `jax` (version), `commit`, `date`.
+
+    Raises:
+        ValueError: if there is no such preset.
+        results.ResultError: if a file is unreadable or does not match its provenance.
+    """
+    folder = results.default_directory() if directory is None else Path(directory).expanduser()
+    rows = []
+    for experiment in EXPERIMENTS.values():
+        experiment.preset(preset)
+        files = sorted((folder / experiment.name / preset).glob("*.json"))
+        if not files:
+            continue
+        stored = results.load(f"{experiment.name}/{preset}/{files[0].stem}", folder).provenance
+        device = stored["device"]
+        rows.append(
+            {
+                "experiment": experiment.name,
+                "hours": stored["wall_time_s"] / 3600,
+                "peak_memory_gib": stored["extra"]["peak_memory_mib"] / 1024,
+                "machine": f"{device['platform']}: {device['cpu_model']}, "
+                f"{device['cpu_cores']} cores",
+                "jax": stored["versions"]["jax"],
+                "commit": stored["commit"]["hash"][:10],
+                "date": stored["date"][:10],
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def overview(

@@ -121,6 +121,7 @@ _NUMERICS: Final = (
     "networks",
     "optimizers",
     "datasets",
+    "tabular",
     "training",
     "metrics",
     "experiments/methods",
