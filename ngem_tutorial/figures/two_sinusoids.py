@@ -153,7 +153,7 @@ def _component(
     share = ((weight + weight.shift(-1)) / 2).to_numpy()[:-1]
     pieces = np.stack([low[:-1], low[1:], high[1:], high[:-1]], axis=1)
     bands = [to_rgba(colour, 0.5 * w) for w in share]
-    axis.add_collection(PolyCollection(list(pieces), facecolors=bands, lw=0))
+    axis.add_collection(PolyCollection(list(pieces), facecolors=bands, lw=0, antialiaseds=False))
     axis.add_collection(
         LineCollection(
             list(np.stack([line[:-1], line[1:]], axis=1)),
