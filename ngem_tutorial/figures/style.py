@@ -16,7 +16,16 @@ from matplotlib.figure import Figure
 
 from ngem_tutorial._files import write_atomically
 
-__all__ = ["DASHES", "PALETTE", "by_method", "check_format", "label_panel", "style", "write"]
+__all__ = [
+    "DASHES",
+    "MARKERS",
+    "PALETTE",
+    "by_method",
+    "check_format",
+    "label_panel",
+    "style",
+    "write",
+]
 
 PALETTE: dict[str, str] = {
     "NLL": "#D55E00",
@@ -36,6 +45,15 @@ DASHES: dict[str, Any] = {
     "nGEM (listing)": (4, 1.5),
     "nGEM (derived)": (1, 1),
     "nGEM (damped)": (4, 1, 1, 1),
+}
+
+MARKERS: dict[str, str] = {
+    "NLL": "o",
+    "SGEM": "p",
+    "nGEM": "D",
+    "nGEM (listing)": "s",
+    "nGEM (derived)": "^",
+    "nGEM (damped)": "v",
 }
 
 _STYLE: Any = {
