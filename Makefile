@@ -10,6 +10,8 @@ PORT ?= 8000
 
 # One CPU execution thread pool: jax 0.10 can deadlock on two cores without it.
 export PJRT_NPROC := 1
+# One thread for the small factorisations of SOAP: more wait for each other.
+export OPENBLAS_NUM_THREADS := 1
 # No progress bars in stored outputs, no chatter from absl and TensorFlow's C++ parts.
 export NGEM_PROGRESS := 0
 export TF_CPP_MIN_LOG_LEVEL := 2

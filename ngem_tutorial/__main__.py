@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("PJRT_NPROC", "1")  # jax 0.10 can deadlock on two cores without it
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # SOAP's small factorisations: threads hurt
 
 import argparse
 import sys

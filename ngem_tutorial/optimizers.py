@@ -11,8 +11,9 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import math
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import ModuleType
 from typing import Any, NamedTuple
 from unittest import mock
@@ -38,7 +39,9 @@ def muon(learning_rate: ArrayLike) -> optax.GradientTransformation:
     with the same singular vectors and singular values near one, times `0.2 sqrt(max(rows,
     columns))`. That gives steps of about Adam's size, so that one learning rate can serve both.
     Vectors (the biases) get Adam, with Nesterov's momentum as in `optax.contrib.muon`, at the same
-    learning rate. There is no weight decay.
+    learning rate. There is no weight decay. Jordan et al. advise Adam for output layers; like
+    optax's default, this one makes no exception, since a network of this size has one hidden
+    matrix otherwise.
 
     Args:
         learning_rate: positive.
@@ -108,7 +111,7 @@ def soap(
         change = -rate * _rotate_back(leaf.bases, adam)  # 10, 11
         leaf = accumulate(leaf._replace(momentum=momentum, second=second), g)
         refresh = step % precondition_frequency == 0  # 15
-        return change, jax.lax.cond(refresh, _refresh, lambda leaf: leaf, leaf)
+        return change.astype(g.dtype), jax.lax.cond(refresh, _refresh, lambda leaf: leaf, leaf)
 
     def accumulate(leaf: _SoapLeaf, g: jax.Array) -> _SoapLeaf:
         outer = (g @ g.T, g.T @ g) if g.ndim == 2 else ()
@@ -258,7 +261,8 @@ class KFAC:
             curvature, velocity = state
             curvature = curvature._replace(count=step)
             with _repaired(kfac_jax):
-                estimator.estimator.finalize((params, x))
+                if not estimator.estimator.finalized:
+                    estimator.estimator.finalize((params, x))
                 curvature = estimator.maybe_update(curvature, (params, x), key)
                 natural = estimator.apply(updates, curvature)
             change, velocity = descent.update(natural, velocity)
@@ -293,12 +297,13 @@ def _kfac_jax() -> ModuleType:
 
 @contextmanager
 def _repaired(kfac_jax: ModuleType) -> Iterator[None]:
-    """Make kfac-jax 0.0.8 work with JAX from 0.9.2 on while it traces; nothing otherwise."""
-    if jax.__version_info__ < (0, 9, 2) or kfac_jax.__version__ != "0.0.8":
-        yield
-        return
-    matcher = importlib.import_module("kfac_jax._src.tag_graph_matcher")
-    with mock.patch.object(matcher, "eval_jaxpr_eqn", _evaluate_equation):
+    """Make kfac-jax 0.0.8 work with JAX from 0.9.2 on, and quietly, while it traces."""
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module="kfac_jax")
+        if jax.__version_info__ >= (0, 9, 2) and kfac_jax.__version__ == "0.0.8":
+            matcher = importlib.import_module("kfac_jax._src.tag_graph_matcher")
+            stack.enter_context(mock.patch.object(matcher, "eval_jaxpr_eqn", _evaluate_equation))
         yield
 
 
@@ -311,11 +316,16 @@ def _evaluate_equation(equation: Any, values: list[Any]) -> list[Any]:
     return list(output) if primitive.multiple_results else [output]
 
 
-OPTIMIZERS: dict[str, Any] = {"adam": optax.adam, "muon": muon, "soap": soap, "kfac": KFAC()}
-"""Optimizers by name."""
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "adam": optax.adam,
+    "muon": muon,
+    "soap": soap,
+    "kfac": KFAC(),
+}
+"""Optimizers by name, each with its defaults: see `get_optimizer`."""
 
 
-def get_optimizer(name: str) -> Any:
+def get_optimizer(name: str) -> Callable[..., optax.GradientTransformation]:
     """Return the optimizer of a name, the same object at every call.
 
     Args:

@@ -28,7 +28,7 @@ from ngem_tutorial.optimizers import KFAC
 __all__ = ["Failure", "Fit", "NonFiniteError", "fit", "quiet"]
 
 Objective = Callable[[GaussianMixture, jax.Array], jax.Array]
-Optimizer = Callable[[Any], optax.GradientTransformation] | KFAC
+Optimizer = Callable[..., optax.GradientTransformation]
 Params = Any
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 # Before JAX starts. Without PJRT_NPROC=1, jax 0.10 can deadlock on two cores.
 os.environ.setdefault("PJRT_NPROC", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # SOAP's small factorisations: threads hurt
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("NGEM_PROGRESS", "0")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

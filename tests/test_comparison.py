@@ -70,6 +70,10 @@ def test_runs_that_are_not_finite_are_counted_and_left_out() -> None:
     assert (row["runs"], row["failed"]) == (5, 2)
     assert row["ours"] == pytest.approx(0.01)
     assert row["why"] == "2 of 5 runs not finite"
+    assert row["verdict"] == "replicates"
+    most = runs("NLL", [0.01, np.nan, np.nan, 0.012], **keys)
+    (row,) = comparison.compare(most).to_dict("records")
+    assert (row["verdict"], row["why"]) == ("cannot be compared", "2 of 4 runs not finite")
     (row,) = comparison.compare(runs("NLL", [np.nan] * 3, **keys)).to_dict("records")
     assert row["verdict"] == "cannot be compared"
     assert row["why"].startswith("no run is finite")

@@ -430,6 +430,9 @@ def test_densities_in_two_dimensions_are_those_of_scipy() -> None:
     stars, dots = axis.lines
     np.testing.assert_allclose(np.transpose(stars.get_data()), mixture().means)
     np.testing.assert_allclose(np.transpose(dots.get_data()), m.means)
+    data = np.random.default_rng(0).normal(size=(7, 2))
+    axis = panels(figures.density_with_marginals({"a": m}, mixture(), points=data))[0]
+    np.testing.assert_array_equal(np.transpose(axis.lines[0].get_data()), data)
 
 
 def test_trajectories_run_from_the_first_mixture_to_the_last() -> None:

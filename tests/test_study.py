@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+import math
 import os
 import random
 import signal
@@ -33,7 +35,7 @@ class Config:
 
 def compute(config: Config, seed: int) -> dict[str, pd.DataFrame]:
     COUNTED.append(f"seed={seed}")
-    value = config.scale / 3 * seed if seed != 2 else float("nan")
+    value = {2: math.nan, 3: math.inf}.get(seed, config.scale / 3 * seed)
     return {
         "final": pd.DataFrame({"seed": [seed], "value": [value]}),
         "curve": pd.DataFrame({"seed": [seed] * 2, "update": [0, 1]}),
@@ -71,7 +73,7 @@ def test_the_tables_are_the_units_in_their_order(
     study.run(experiment, "tiny", tmp_path, show=False)
     assert COUNTED == ["seed=1", "seed=2", "seed=3"]
     result = results.load("toy/tiny/final", tmp_path)
-    expected = pd.DataFrame({"seed": [1, 2, 3], "value": [2 / 3, float("nan"), 2.0]})
+    expected = pd.DataFrame({"seed": [1, 2, 3], "value": [2 / 3, math.nan, math.inf]})
     pd.testing.assert_frame_equal(result.table, expected, check_exact=True)
     assert results.load("toy/tiny/curve", tmp_path).table["seed"].tolist() == [1, 1, 2, 2, 3, 3]
     assert result.provenance["seeds"] == [1, 2, 3]
@@ -81,6 +83,19 @@ def test_the_tables_are_the_units_in_their_order(
     assert result.provenance["extra"]["peak_memory_mib"] > 10
     assert result.provenance["commit"] == results.current_commit()
     assert not list((tmp_path / ".partial").iterdir())
+
+
+def test_a_part_may_leave_a_table_empty(experiment: study.Experiment, tmp_path: Path) -> None:
+    def some(config: Config) -> list[study.Unit]:
+        def run(seed: int) -> dict[str, pd.DataFrame]:
+            tables = compute(config, seed)
+            return tables | {"curve": tables["curve"][: 2 * (seed == 2)]}
+
+        return [study.Unit(f"seed={s}", functools.partial(run, s), 1.0) for s in config.seeds]
+
+    study.run(dataclasses.replace(experiment, units=some), "tiny", tmp_path, show=False)
+    assert results.load("toy/tiny/final", tmp_path).table["seed"].tolist() == [1, 2, 3]
+    assert results.load("toy/tiny/curve", tmp_path).table["seed"].tolist() == [2, 2]
 
 
 def test_what_is_finished_is_not_computed_again(

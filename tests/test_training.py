@@ -206,3 +206,22 @@ def test_training_stops_once_every_run_has_failed():
     assert result.updates.tolist() == points
     assert result.loss.shape == (1, 4)
     assert np.isnan(result.columns()["nll"][1:]).all()
+
+
+def test_an_optimizer_is_told_the_number_of_updates_the_same_for_all_seeds():
+    """One number: a branch on it is a branch, where one number per seed would run both sides."""
+    steps = []
+
+    def optimizer(rate: jax.Array) -> optax.GradientTransformationExtraArgs:
+        sgd = optax.sgd(rate)
+
+        def update(gradient: Any, state: Any, params: Any, *, step: jax.Array, **_: Any) -> Any:
+            note = partial(jax.debug.callback, lambda step: steps.append(int(step)), step)
+            jax.lax.cond(step % 5 == 0, note, lambda: None)
+            return sgd.update(gradient, state, params)
+
+        return optax.GradientTransformationExtraArgs(sgd.init, update)
+
+    run(make_network, nll, X, Y, optimizer=optimizer, seeds=(1, 2), record_at=[0, 7, 12])
+    jax.effects_barrier()
+    assert sorted(set(steps)) == [0, 5, 10]

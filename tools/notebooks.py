@@ -45,7 +45,12 @@ KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
 # As in the Makefile: no deadlock of jax 0.10, and nothing in the outputs that is not the page's.
-ENVIRONMENT = {"PJRT_NPROC": "1", "NGEM_PROGRESS": "0", "TF_CPP_MIN_LOG_LEVEL": "2"}
+ENVIRONMENT = {
+    "PJRT_NPROC": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "NGEM_PROGRESS": "0",
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+}
 
 
 class _ThisInterpreter(KernelSpecManager):

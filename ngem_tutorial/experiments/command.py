@@ -73,7 +73,21 @@ def _compare(
     title = f"{experiment.title}: the paper's numbers and ours"
     if preset != "paper":
         title += f" (preset {preset}: shorter runs, not to be compared as they are)"
-    _print(console, title, comparison.show(found))
+    shown = comparison.show(found)
+    _print(
+        console,
+        title,
+        pd.DataFrame(
+            {
+                "": shown[""] + ", " + shown["quantity"],
+                "method": shown["method"],
+                "paper": shown["paper"],
+                "ours": shown["ours"],
+                "verdict": shown["verdict"]
+                + ["" if not why else f": {why}" for why in shown["why"]],
+            }
+        ),
+    )
 
 
 def _listed(overview: pd.DataFrame) -> pd.DataFrame:
@@ -98,7 +112,7 @@ def _time(seconds: float) -> str:
 
 
 def _print(console: Console, title: str, rows: pd.DataFrame) -> None:
-    table = Table(title=title or None, box=box.SIMPLE, title_justify="left")
+    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for position, name in enumerate(rows):
         table.add_column(str(name), no_wrap=position == 0)
     for row in rows.itertuples(index=False):

@@ -8,7 +8,8 @@ The rules are the same for every number of Tables 1 to 6:
   one that it is compared with (nGEM and NLL of the same table and optimizer; a baseline and nGEM
   with Adam), and here the 95 % interval of that difference does not contain zero;
 - *does not replicate*: neither;
-- *cannot be compared*: for the reason given.
+- *cannot be compared*: for the reason given, or because half of our runs or more were not finite
+  (otherwise the mean is that of the finite ones).
 """
 
 from __future__ import annotations
@@ -189,7 +190,7 @@ def _row(
     )
     difference = mean - number.mean
     half += number.mean_step / 2
-    verdict, why = _verdict(number, finite, other, difference, half, reason)
+    verdict, why = _verdict(number, finite, failed, other, difference, half, reason)
     if failed:
         why = "; ".join(filter(None, [why, f"{failed} of {len(values)} runs not finite"]))
     return {
@@ -212,6 +213,7 @@ def _row(
 def _verdict(
     number: Published,
     values: np.ndarray,
+    failed: int,
     other: np.ndarray | None,
     difference: float,
     half: float,
@@ -219,8 +221,8 @@ def _verdict(
 ) -> tuple[str, str]:
     if reason:
         return "cannot be compared", reason
-    if not len(values):
-        return "cannot be compared", "no run is finite"
+    if 2 * failed >= len(values) + failed:
+        return "cannot be compared", "" if len(values) else "no run is finite"
     if abs(difference) <= half:
         return "replicates", ""
     if other is not None and _same_order(number, values, other):

@@ -32,6 +32,7 @@ __all__ = [
     "NUM_CLASSES",
     "PRESETS",
     "Config",
+    "class_mixtures",
     "make_model",
     "measured",
     "run",
@@ -242,6 +243,35 @@ def _components(classes: GaussianMixture) -> pd.DataFrame:
         ],
         columns=["class", "component", "weight", "image"],
     )
+
+
+def class_mixtures(tables: Mapping[str, pd.DataFrame], method: str, seed: int) -> GaussianMixture:
+    """The stored mean images and weights of a run as mixtures, one for each class.
+
+    Args:
+        tables: `components` and `images` of `units`.
+        method: one of the methods that were run.
+        seed: one of the seeds.
+
+    Returns:
+        Batch shape `(10,)`; the means are rounded to 255ths, and the scales, which are not
+        stored, are one.
+
+    Raises:
+        ValueError: if there is no such run, or a weight of it is not finite.
+    """
+
+    def rows(table: pd.DataFrame) -> pd.DataFrame:
+        return table[(table["method"] == method) & (table["seed"] == seed)]
+
+    weights = rows(tables["components"])["weight"].to_numpy().reshape(NUM_CLASSES, -1)
+    images = [bytes.fromhex(image) for image in rows(tables["images"])["image"]]
+    if not images or not np.isfinite(weights).all():
+        raise ValueError(f"there is no finite run of {method!r} with seed {seed}")
+    pixels = np.array([list(image) for image in images], np.float32) / 255
+    means = pixels.reshape(*weights.shape, -1)
+    log_weights = np.log(np.maximum(weights, np.finfo(np.float32).tiny))
+    return GaussianMixture(log_weights, means, np.ones_like(means))
 
 
 def measured(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

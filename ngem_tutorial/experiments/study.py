@@ -53,7 +53,7 @@ class Unit(NamedTuple):
     name: str
     """Unique within the experiment: letters, digits and `. _ - + =`."""
     run: Callable[[], Tables]
-    """Gives tables by name; the same names and columns as those of every other unit."""
+    """Gives tables by name, of the same columns as those of every other unit; may be empty."""
     seconds: float
     """Expected time on one core of the machine that the stored results name."""
 
@@ -332,7 +332,10 @@ def _keep(folder: Path, tables: Tables, seconds: float, commit: Mapping[str, Any
     """Write the tables of a unit so that its folder is there only when it is whole."""
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
     for name, table in tables.items():
+        if table.empty:
+            continue
         results.save(
             table,
             name,
@@ -358,9 +361,9 @@ def _finish(
     """Save the tables of all units in their order."""
     configuration = dataclasses.asdict(experiment.preset(preset))
     seeds = configuration.pop("seeds")
-    names = sorted(path.stem for path in folders[0].glob("*.json"))
-    for name in names:
-        parts = [results.load(name, folder) for folder in folders]
+    for name in sorted({path.stem for folder in folders for path in folder.glob("*.json")}):
+        having = [folder for folder in folders if (folder / f"{name}.json").is_file()]
+        parts = [results.load(name, folder) for folder in having]
         table = pd.concat([part.table for part in parts], ignore_index=True)
         results.save(
             table,

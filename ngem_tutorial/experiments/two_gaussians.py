@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Mapping
 from functools import cache, partial
 from typing import Any
 
@@ -21,7 +21,8 @@ from flax import nnx
 
 from ngem_tutorial import em
 from ngem_tutorial.datasets import Sample, two_gaussians
-from ngem_tutorial.experiments.methods import get_objective
+from ngem_tutorial.experiments.methods import get_objective, slug
+from ngem_tutorial.experiments.study import Unit
 from ngem_tutorial.fisher import Coordinate
 from ngem_tutorial.metrics import weight_entropy
 from ngem_tutorial.mixtures import GaussianMixture
@@ -31,7 +32,6 @@ from ngem_tutorial.training import Fit, fit
 
 __all__ = [
     "INITIALISATIONS",
-    "PAPER_TABLE_1",
     "PARAMETRISATIONS",
     "PRESETS",
     "TOLERANCE",
@@ -39,11 +39,12 @@ __all__ = [
     "best_nll",
     "data",
     "make_model",
+    "measured",
     "outcomes",
     "run",
-    "run_outcomes",
     "succeeded",
     "train",
+    "units",
 ]
 
 PARAMETRISATIONS: dict[str, Coordinate] = {"σ": "scale", "log σ": "log_scale"}
@@ -51,13 +52,6 @@ PARAMETRISATIONS: dict[str, Coordinate] = {"σ": "scale", "log σ": "log_scale"}
 
 INITIALISATIONS: dict[str, tuple[float, float]] = {"σ = 1": (1.0, 1.0), "σ ~ U(0, 1)": (0.0, 1.0)}
 """From which interval the initial scales are drawn."""
-
-PAPER_TABLE_1: dict[str, dict[float, tuple[float, float]]] = {
-    "nGEM": {1e-1: (0.660, 0.03), 1e-2: (0.691, 0.00), 1e-3: (0.692, 0.00)},
-    "NLL": {1e-1: (0.010, 0.00), 1e-2: (0.687, 0.01), 1e-3: (0.669, 0.02)},
-}
-"""Entropy of the weights by method and learning rate: mean and standard deviation, Table 1."""
-
 
 TOLERANCE = 0.2
 """A run succeeds if it ends within this many nats of the best known likelihood. A run that leaves
@@ -73,12 +67,14 @@ class Config:
     batch_size: int = 1
     learning_rates: tuple[float, ...] = (1e-1, 1e-2, 1e-3)
     seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
-    methods: tuple[str, ...] = ("NLL", "nGEM (listing)", "nGEM (derived)", "nGEM")
+    methods: tuple[str, ...] = ("NLL", "SGEM", "nGEM (listing)", "nGEM (derived)", "nGEM")
     parametrisations: tuple[str, ...] = ("σ", "log σ")
     initialisations: tuple[str, ...] = ("σ = 1",)
     data_seed: int = 0
     record_every: int = 100
     """Updates between two recorded points."""
+    curve_seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
+    """The seeds whose recorded points are kept in the stored results."""
 
     @property
     def record_at(self) -> tuple[int, ...]:
@@ -88,10 +84,11 @@ class Config:
 
 
 PRESETS: dict[str, Config] = {
-    "quick": Config(seeds=tuple(range(1, 21)), epochs=10),
-    "paper": Config(),
-    "initialisations": Config(seeds=tuple(range(1, 1001)), initialisations=tuple(INITIALISATIONS)),
+    "quick": Config(seeds=tuple(range(1, 21)), epochs=10, parametrisations=("σ",)),
+    "paper": Config(seeds=tuple(range(1, 1001)), initialisations=tuple(INITIALISATIONS)),
 }
+"""The paper has the seeds 1 to 5 only. With a thousand of them and two starts a combination of the
+other settings still takes a few seconds."""
 
 
 def data(config: Config) -> Sample:
@@ -189,31 +186,18 @@ def run(config: Config) -> pd.DataFrame:
         update after which the run had a non-finite value, -1 if it never had. `nll` and
         `entropy` are missing from then on.
     """
-    return pd.concat(_tables(config), ignore_index=True)
-
-
-def run_outcomes(config: Config) -> pd.DataFrame:
-    """Train as `run` does, but keep one row per run only.
-
-    Args:
-        config: the settings.
-
-    Returns:
-        The rows of `outcomes`.
-    """
-    best = best_nll(config)
-    return pd.concat([outcomes(table, best) for table in _tables(config)], ignore_index=True)
-
-
-def _tables(config: Config) -> Iterator[pd.DataFrame]:
-    """The recorded points, one table for each combination of settings."""
-    for settings in itertools.product(
-        config.initialisations, config.parametrisations, config.methods, config.learning_rates
-    ):
-        yield _table(config, dict(zip(_SETTINGS, settings, strict=True)))
+    return pd.concat([_table(config, settings) for settings in _grid(config)], ignore_index=True)
 
 
 _SETTINGS = ("initialisation", "parametrisation", "method", "learning_rate")
+
+
+def _grid(config: Config) -> list[dict[str, Any]]:
+    """The combinations of settings, as arguments of `train`."""
+    choices = (
+        config.initialisations, config.parametrisations, config.methods, config.learning_rates,
+    )  # fmt: skip
+    return [dict(zip(_SETTINGS, chosen, strict=True)) for chosen in itertools.product(*choices)]
 
 
 def _table(config: Config, settings: dict[str, Any]) -> pd.DataFrame:
@@ -222,6 +206,62 @@ def _table(config: Config, settings: dict[str, Any]) -> pd.DataFrame:
     for position, (name, value) in enumerate(settings.items()):
         table.insert(position, name, value)
     return table
+
+
+def units(config: Config) -> list[Unit]:
+    """The parts of the experiment: one combination of settings each, with all of the seeds.
+
+    Args:
+        config: the settings.
+
+    Returns:
+        Units with the tables `curves` (the rows of `run` for `curve_seeds`, to six decimals and
+        without `failed_at`) and `outcomes` (a row per run; see `outcomes`).
+    """
+    seconds = 1.0 + 2.2e-7 * config.record_at[-1] * len(config.seeds)
+    return [
+        Unit(_name(**chosen), partial(_run_unit, config, chosen), seconds)
+        for chosen in _grid(config)
+    ]
+
+
+def _name(initialisation: str, parametrisation: str, method: str, learning_rate: float) -> str:
+    """A combination of settings in the characters that files take."""
+    low, high = INITIALISATIONS[initialisation]
+    coordinate = PARAMETRISATIONS[parametrisation]
+    return f"{slug(method)}-{coordinate}-start={low:g}-{high:g}-lr={learning_rate:g}"
+
+
+def _run_unit(config: Config, settings: dict[str, Any]) -> dict[str, pd.DataFrame]:
+    table = _table(config, settings)
+    curves = table[table["seed"].isin(config.curve_seeds)].drop(columns="failed_at")
+    rounded = {name: curves[name].astype(float).round(6) for name in ("nll", "entropy")}
+    return {
+        "curves": curves.assign(**rounded).reset_index(drop=True),
+        "outcomes": outcomes(table, best_nll(config)),
+    }
+
+
+def measured(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The final entropy of each run from scales of one, for the comparison with Table 1.
+
+    The paper says neither what is trained for the scales nor where they start. The conditions
+    without an addition are those of the scales themselves, in which its listing takes gradients.
+
+    Args:
+        tables: those of `units`.
+
+    Returns:
+        The rows that `comparison.compare` takes.
+    """
+    runs = tables["outcomes"]
+    runs = runs[runs["initialisation"] == "σ = 1"]
+    rates = runs["learning_rate"].map("β = {:g}".format)
+    added = runs["parametrisation"].map({"σ": "", "log σ": ", log σ"})
+    rows = runs[["method", "seed"]].assign(
+        table="Table 1", condition=rates + added, quantity="entropy", value=runs["entropy"]
+    )
+    return rows.reset_index(drop=True)
 
 
 def best_nll(config: Config, num_steps: int = 100) -> float:
@@ -268,7 +308,7 @@ def succeeded(outcomes: pd.DataFrame, tolerance: float = TOLERANCE) -> pd.Series
     """Which runs ended within the tolerance of the best known likelihood.
 
     Args:
-        outcomes: what `outcomes` or `run_outcomes` returned.
+        outcomes: what `outcomes` returned.
         tolerance: how near is near, nats.
 
     Returns:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
+from jax.typing import ArrayLike
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -27,20 +28,25 @@ __all__ = [
 
 
 def density_with_marginals(
-    panels: Mapping[str, GaussianMixture], truth: GaussianMixture, *, extent: float = 4.5
+    panels: Mapping[str, GaussianMixture],
+    truth: GaussianMixture,
+    *,
+    points: ArrayLike | None = None,
+    extent: float = 4.5,
 ) -> Figure:
     """Learned densities in two dimensions, with their marginals against the truth's.
 
     Args:
         panels: mixtures of `D = 2`, batch shape `()`, by the label of their panel.
         truth: the mixture that the data were drawn from; its means are stars.
+        points: the data, shape `(N, 2)`, drawn as crosses if given.
         extent: half the width of the square that is shown, in the units of the data.
 
     Returns:
         A panel for each mixture: a heat map with the marginals above and to the right.
     """
     grid = jnp.linspace(-extent, extent, 161)
-    points = jnp.stack(jnp.meshgrid(grid, grid), axis=-1)
+    square = jnp.stack(jnp.meshgrid(grid, grid), axis=-1)
     with style():
         figure = plt.figure(figsize=(4.2 * len(panels), 4.2))
         for subfigure, (label, mixture) in zip(
@@ -49,8 +55,10 @@ def density_with_marginals(
             axes = subfigure.subplot_mosaic(
                 [["top", "."], ["map", "right"]], height_ratios=(1, 4), width_ratios=(4, 1)
             )
-            density = jnp.exp(mixture.log_prob(points))
+            density = jnp.exp(mixture.log_prob(square))
             axes["map"].pcolormesh(grid, grid, density, cmap="Blues", shading="gouraud")
+            if points is not None:
+                axes["map"].plot(*np.asarray(points).T, "x", color=PALETTE["truth"], ms=2, mew=0.5)
             axes["map"].plot(
                 *truth.means.T, "*", color="black", mfc="white", ms=11, label="true mean"
             )

@@ -1,0 +1,93 @@
+"""Every experiment by its name: the quick presets run, and what is stored is what they make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pandas")
+
+from ngem_tutorial import results
+from ngem_tutorial.experiments import comparison, published, registry
+
+DATA = {
+    "inverse_mnist": "mnist",
+    "inverse_mnist_10": "mnist",
+    "inverse_mnist_20": "mnist",
+    "uci_regression": "uci",
+}
+
+
+def marked(name: str) -> object:
+    marks = [pytest.mark.needs(DATA[name])] if name in DATA else []
+    return pytest.param(name, marks=marks)
+
+
+@pytest.mark.parametrize("name", [marked(name) for name in registry.EXPERIMENTS])
+def test_the_quick_preset_runs_and_can_be_compared(name: str, tmp_path: Path) -> None:
+    experiment = registry.EXPERIMENTS[name]
+    tables = registry.reproduce(name, "quick", tmp_path)
+    assert tables
+    for table in tables.values():
+        assert len(table)
+    overview = registry.overview([name], tmp_path).set_index("preset")
+    assert overview.loc["quick", "finished"] == overview.loc["quick", "units"]
+    assert overview.loc["paper", "finished"] == 0
+    if experiment.measured is None:
+        return
+    measured = experiment.measured(tables)
+    assert len(measured)
+    assert np.isfinite(measured["value"]).any()
+    found = comparison.compare(measured, experiment.reasons)
+    assert len(found) or name == "inverse_mnist_20"
+    assert set(found["verdict"]) <= set(comparison.VERDICTS)
+    assert len(comparison.show(found)) == len(found)
+
+
+def test_stored_results_have_the_settings_of_their_preset() -> None:
+    """The paper's preset; a result at other settings would carry its name wrongly."""
+    import dataclasses
+    import json
+
+    stored = [name for name in registry.EXPERIMENTS if registry.load(name, "paper")]
+    assert stored
+    for name in stored:
+        config = dataclasses.asdict(registry.EXPERIMENTS[name].presets["paper"])
+        wanted = json.loads(json.dumps(config))
+        seeds = wanted.pop("seeds")
+        folder = results.default_directory() / name / "paper"
+        for path in folder.glob("*.json"):
+            provenance = results.load(f"{name}/paper/{path.stem}").provenance
+            assert provenance["configuration"] == wanted, path
+            assert list(provenance["seeds"]) == list(seeds), path
+            assert provenance["commit"]["dirty"] is False, path
+
+
+def test_every_table_of_the_paper_has_an_experiment() -> None:
+    named = " ".join(item for e in registry.EXPERIMENTS.values() for item in e.items)
+    for table in {number.table for number in published.PUBLISHED}:
+        assert table in named
+
+
+def test_unknown_names_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"experiment must be one of two_gaussians, .* got 'nope'"):
+        registry.select(["two_gaussians", "nope"])
+    with pytest.raises(ValueError, match=r"preset must be one of .* got 'nope'"):
+        registry.reproduce("two_gaussians", "nope", tmp_path / "new")
+    with pytest.raises(ValueError, match=r"preset must be one of .* got 'nope'"):
+        registry.load("two_gaussians", "nope", tmp_path)
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        registry.reproduce("two_gaussians", "quick", tmp_path / "file" / "results")
+    assert registry.load("two_gaussians", "quick", tmp_path) == {}
+
+
+def test_without_a_checkout_the_folder_must_be_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "_PACKAGE", tmp_path / "ngem_tutorial")
+    with pytest.raises(results.ResultError, match="not used from a checkout"):
+        registry.reproduce("two_gaussians", "quick")
