@@ -124,6 +124,13 @@ def test_the_table_for_readers_has_the_decimals_of_the_paper() -> None:
     assert shown["paper"] == "0.416 ± 0.38"
 
 
+def test_without_a_number_of_the_paper_the_comparison_is_empty() -> None:
+    found = comparison.compare(runs("NLL", [1.0], condition="K = 20"))
+    assert found.empty
+    assert set(found["verdict"]) == set()
+    assert comparison.show(found).empty
+
+
 def test_columns_that_are_missing_are_named() -> None:
     with pytest.raises(ValueError, match=r"must have the columns \['seed'\]"):
         comparison.compare(runs("NLL", [1.0]).drop(columns="seed"))

@@ -33,6 +33,10 @@ OURS = "nGEM (listing)"
 
 _PAPER_RUNS = 5
 _KEYS = ["table", "condition", "quantity", "method"]
+_COLUMNS = [
+    *_KEYS, "paper", "paper_sd", "ours", "ours_sd", "runs", "failed", "difference", "low", "high",
+    "verdict", "why", "decimals", "sd_decimals",
+]  # fmt: skip
 
 
 def compare(
@@ -64,7 +68,7 @@ def compare(
         other = runs.get(_key(number, counterpart(number.method)))
         reason = (reasons or {}).get((number.table, number.quantity), "")
         rows.append(_row(number, values, other, reason))
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=_COLUMNS)
 
 
 def pairs(measured: pd.DataFrame) -> pd.DataFrame:
