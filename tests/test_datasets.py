@@ -154,7 +154,7 @@ def test_junction_turns_as_often_as_its_weights_say():
     )
     distances = np.linalg.norm(y[:, None] - truth(x).means, axis=-1)
     future = distances.argmin(axis=1)
-    assert distances.min(axis=1).max() < 0.5  # no doubt which: the means are 3 m apart or more
+    assert distances.min(axis=1).max() < 0.5  # no doubt which: the means are 6 m apart or more
     speed = np.asarray(x[:, 0], np.float64)
     odds = weights[1:] / weights[0] * np.exp(slope * (speed[:, None] - 10.0))
     expected = np.column_stack([np.ones_like(speed), odds]) / (1.0 + odds.sum(1, keepdims=True))
