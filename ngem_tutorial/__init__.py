@@ -6,7 +6,7 @@ Objectives and models in JAX and Flax, with the closed-form Fisher matrices behi
 from ngem_tutorial.fisher import PRECONDITIONERS, Preconditioner, natural_gradient
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.networks import LabelConditioned, MixtureDensityNetwork, PlainMixture
-from ngem_tutorial.objectives import beta_nll, mse, ngem, nll, sgem
+from ngem_tutorial.objectives import beta_nll, mse, ngem, nll, relaxation_schedule, sgem
 from ngem_tutorial.training import Fit, NonFiniteError, fit
 
 __version__ = "0.1.0"
@@ -26,5 +26,6 @@ __all__ = [
     "natural_gradient",
     "ngem",
     "nll",
+    "relaxation_schedule",
     "sgem",
 ]

@@ -65,15 +65,22 @@ class Preconditioner:
               of the true ones.
         components: the weight of component `k` on the natural gradient of its Gaussian.
 
+            - `"damped"`: `rho_k / (pi_k + damping)`, at most `1 / damping`.
             - `"rho/pi"`: `r_k`, from the block `pi_k F_k` of equation (51). Unbounded as `pi_k`
               goes to zero.
-            - `"damped"`: `rho_k / (pi_k + damping)`, at most `1 / damping`.
             - `"rho"`: `rho_k`, which preconditions with `F_k` alone.
+            - `"plain"`: no preconditioning, `rho_k` times the plain gradient of the Gaussian.
         coordinate: in which coordinate of the standard deviation the Fisher block acts: `"scale"`
             with `F = 2 / sigma^2` as in the paper (equation (21)), or `"log_scale"` with the
             constant `F = 2`. As steps of a free parameter they agree to first order (natural
             gradients do not depend on coordinates); as cotangents sent through a network they
             differ by the factor `sigma^2`.
+        units: in which units the means, and in the coordinate `"scale"` the scales, are measured:
+            `"target"`, those of the targets as in the paper, or `"batch"`, the geometric mean of
+            the scales over the batch and the components, one number for each coordinate of the
+            target. Likewise only a cotangent depends on it, by one factor: in `"target"` units the
+            balance between means and logits in a network changes with the units of the data, in
+            `"batch"` units, with the coordinate `"log_scale"`, it does not.
         damping: what `"damped"` adds, positive, in the units of a weight.
 
     Raises:
@@ -81,9 +88,10 @@ class Preconditioner:
     """
 
     logits: Literal["plain", "natural", "eq68", "damped", "listing"] = "plain"
-    components: Literal["rho/pi", "damped", "rho"] = "rho/pi"
-    coordinate: Coordinate = "scale"
-    damping: float = 0.01
+    components: Literal["damped", "rho/pi", "rho", "plain"] = "damped"
+    coordinate: Coordinate = "log_scale"
+    units: Literal["batch", "target"] = "batch"
+    damping: float = 0.1
 
     def __post_init__(self) -> None:
         """Check the choices."""
@@ -96,17 +104,22 @@ class Preconditioner:
             raise ValueError(f"damping must be positive and finite, got {self.damping}")
 
 
+_AS_PRINTED = Preconditioner(components="rho/pi", coordinate="scale", units="target")
+
 PRECONDITIONERS: dict[str, Preconditioner] = {
     "default": Preconditioner(),
-    "derived": Preconditioner(logits="natural"),
-    "eq68": Preconditioner(logits="eq68"),
-    "listing": Preconditioner(logits="listing"),
-    "damped": Preconditioner(logits="damped", components="damped"),
+    "undamped": _AS_PRINTED,
+    "derived": dataclasses.replace(_AS_PRINTED, logits="natural"),
+    "eq68": dataclasses.replace(_AS_PRINTED, logits="eq68"),
+    "listing": dataclasses.replace(_AS_PRINTED, logits="listing"),
+    "damped": Preconditioner("damped", "damped", "scale", "target", damping=0.01),
 }
-"""Named choices. `derived` is the natural gradient of section 3.3 with the true Moore-Penrose
-inverse, `eq68` the same with the inverse of equation (67), `listing` reproduces the code of
-Appendix C, `damped` adds `damping` to every block, and `default` keeps the plain gradient of the
-logits, which is bounded, and preconditions the Gaussians."""
+"""Named choices. `default` preconditions the Gaussians, with damping, and leaves the gradient of
+the logits plain: everything in it is bounded by the residuals. `undamped` has plain logits too, the
+unbounded weight `r_k` and the coordinates of the paper, as have the next three. `derived` is the
+natural gradient of section 3.3 with the true Moore-Penrose inverse, `eq68` the same with the
+inverse of equation (67), `listing` reproduces the code of Appendix C, and `damped` adds `damping`
+to every block."""
 
 
 def resolve_preconditioner(preconditioner: Preconditioner | str) -> Preconditioner:
@@ -265,7 +278,10 @@ def complete_data_fisher(
 
 
 def natural_gradient(
-    mixture: GaussianMixture, y: ArrayLike, preconditioner: Preconditioner | str = "default"
+    mixture: GaussianMixture,
+    y: ArrayLike,
+    preconditioner: Preconditioner | str = "default",
+    relaxation: ArrayLike = 0.0,
 ) -> GaussianMixture:
     r"""Preconditioned gradient of the negative log-likelihood, equation (20) of the paper.
 
@@ -273,6 +289,9 @@ def natural_gradient(
         mixture: batch shape `(...)`.
         y: targets, shape `(..., D)`, with the mixture's leading axes.
         preconditioner: a `Preconditioner` or the name of one in `PRECONDITIONERS`.
+        relaxation: `eps`, a number from 0 to 1, traced or not; see `objectives.ngem`. Not zero, the
+            responsibilities are `(1 - eps) rho + eps / K`, and the standardised residuals of the
+            preconditioned Gaussians are limited to `1 / (2 eps)`.
 
     Returns:
         Cotangents of `logits`, `means` and `scales`, to be minimised along. With
@@ -288,22 +307,36 @@ def natural_gradient(
     log_rho = mixture.log_responsibilities(y)
     pi, rho = jnp.exp(log_pi), jnp.exp(log_rho)
     ratio = _exp(log_rho - log_pi)  # r = rho / pi
+    if not (isinstance(relaxation, float) and relaxation == 0.0):
+        eps = jnp.clip(jnp.asarray(relaxation, z.dtype), 0.0, 1.0)
+        z = jnp.clip(z, -0.5 / eps, 0.5 / eps)
+        rho = rho + eps * (1.0 / mixture.num_components - rho)
+        ratio = ratio + eps * (_exp(-log_pi) / mixture.num_components - ratio)
 
     match choice.components:
-        case "rho/pi":
-            weight = ratio
         case "damped":
             weight = rho / (pi + choice.damping)
-        case "rho":
+        case "rho/pi":
+            weight = ratio
+        case "rho" | "plain":
             weight = rho
-    weight = weight[..., None]
-    # F_k^{-1} times the gradients -z / sigma and (1 - z^2) / sigma: equations (55), (56), (21).
-    means = -weight * mixture.scales * z
-    half = 0.5 * weight * (1.0 - z**2)
-    scales = half * mixture.scales if choice.coordinate == "scale" else half / mixture.scales
-    return GaussianMixture.tree_unflatten(
-        None, [_logits_cotangent(choice, pi, rho, ratio), means, scales]
-    )
+    weight, sigma = weight[..., None], mixture.scales
+    # The gradients of a Gaussian are -z / sigma and (1 - z^2) / sigma: equations (55) and (56).
+    if choice.components == "plain":
+        means, scales = -weight * z / sigma, weight * (1.0 - z**2) / sigma
+    else:  # times the inverse of F_k, equation (21), in the chosen coordinates
+        to_units = _batch_units(sigma, choice.units)
+        means, half = -weight * sigma * z * to_units, 0.5 * weight * (1.0 - z**2)
+        scales = half / sigma if choice.coordinate == "log_scale" else half * sigma * to_units
+    logits = _logits_cotangent(choice, pi, rho, ratio)
+    return GaussianMixture.tree_unflatten(None, [logits, means, scales])
+
+
+def _batch_units(scales: jax.Array, units: str) -> jax.Array | float:
+    """One over the squared unit of each coordinate of the target, shape `(D,)`."""
+    if units == "target":
+        return 1.0
+    return jnp.exp(-2.0 * jnp.mean(jnp.log(scales), axis=tuple(range(scales.ndim - 1))))
 
 
 def _logits_cotangent(

@@ -21,13 +21,13 @@ from jax.typing import ArrayLike
 from rich import progress as rich_progress
 from rich.console import Console
 
-from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.objectives import nll
 from ngem_tutorial.optimizers import KFAC
 
 __all__ = ["Failure", "Fit", "NonFiniteError", "fit", "quiet"]
 
-Objective = Callable[[GaussianMixture, jax.Array], jax.Array]
+Objective = Callable[..., jax.Array]
+"""Of a mixture and targets, one value per example; with a schedule, of a `relaxation` too."""
 Optimizer = Callable[..., optax.GradientTransformation]
 Params = Any
 
@@ -123,6 +123,7 @@ def fit(
     epochs: int,
     batch_size: int,
     learning_rate: ArrayLike,
+    relaxation: optax.Schedule | None = None,
     optimizer: Optimizer = optax.adam,
     seeds: Sequence[int] = (0,),
     metrics: Mapping[str, Objective] | None = None,
@@ -150,6 +151,9 @@ def fit(
         epochs: passes through the data.
         batch_size: examples per update, at most `N`.
         learning_rate: a number, or one per seed.
+        relaxation: what `objective` gets as its argument `relaxation` at each update, a function of
+            the number of updates before it; for `ngem` a `relaxation_schedule`. None: `objective`
+            is called without.
         optimizer: maps a learning rate to an optax transformation, or is a `KFAC`; one of
             `ngem_tutorial.optimizers.OPTIMIZERS`, for example; `optax.adam` by default. Its
             `update` may take the extra argument `step`, the number of updates before this one.
@@ -186,6 +190,7 @@ def fit(
     program = _Program(
         make_model,
         objective,
+        relaxation,
         optimizer,
         batch_size,
         tuple((metrics if metrics is not None else {"nll": nll}).items()),
@@ -231,6 +236,7 @@ class _Program(NamedTuple):
 
     make_model: Callable[[nnx.Rngs], Any]
     objective: Objective
+    relaxation: optax.Schedule | None
     optimizer: Optimizer
     batch_size: int
     metrics: tuple[tuple[str, Objective], ...]
@@ -298,7 +304,10 @@ def _advance(
 
         def mean_loss(params: Params) -> jax.Array:
             mixture = nnx.merge(graph, params, s.rest)(x_batch)
-            return jnp.mean(program.objective(mixture, y_batch))
+            if program.relaxation is None:
+                return jnp.mean(program.objective(mixture, y_batch))
+            eps = program.relaxation(step)
+            return jnp.mean(program.objective(mixture, y_batch, relaxation=eps))
 
         loss, gradient = jax.value_and_grad(mean_loss)(s.params)
         key = jax.random.fold_in(jax.random.fold_in(s.key, _NO_EPOCH), step)

@@ -14,6 +14,7 @@ __all__ = ["METHODS", "get_objective", "slug"]
 
 _PRESETS = {
     "nGEM": "default",
+    "nGEM (undamped)": "undamped",
     "nGEM (listing)": "listing",
     "nGEM (derived)": "derived",
     "nGEM (damped)": "damped",

@@ -56,7 +56,13 @@ class Config:
     """Larger share of the components in Two-Gaussians."""
     learning_rates: tuple[float, ...] = (1e-1, 1e-2, 1e-3)
     """Of stochastic gradient descent on Two-Gaussians."""
-    methods: tuple[str, ...] = ("NLL", "SGEM", "nGEM (listing)", "nGEM", "nGEM (derived)")
+    methods: tuple[str, ...] = (
+        "NLL",
+        "SGEM",
+        "nGEM (listing)",
+        "nGEM (undamped)",
+        "nGEM (derived)",
+    )
     size: int = 200
     epochs: int = 50
     batch_size: int = 1
@@ -72,7 +78,7 @@ class Config:
     the results of `two_sinusoids`."""
 
 
-_QUICK = ("NLL", "nGEM (listing)", "nGEM")
+_QUICK = ("NLL", "nGEM (listing)", "nGEM (undamped)")
 
 PRESETS: dict[str, Config] = {
     "quick": Config(

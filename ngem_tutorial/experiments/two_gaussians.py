@@ -67,7 +67,13 @@ class Config:
     batch_size: int = 1
     learning_rates: tuple[float, ...] = (1e-1, 1e-2, 1e-3)
     seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
-    methods: tuple[str, ...] = ("NLL", "SGEM", "nGEM (listing)", "nGEM (derived)", "nGEM")
+    methods: tuple[str, ...] = (
+        "NLL",
+        "SGEM",
+        "nGEM (listing)",
+        "nGEM (derived)",
+        "nGEM (undamped)",
+    )
     parametrisations: tuple[str, ...] = ("σ", "log σ")
     initialisations: tuple[str, ...] = ("σ = 1",)
     data_seed: int = 0

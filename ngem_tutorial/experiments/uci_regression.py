@@ -81,7 +81,7 @@ class Config:
     num_components: int = 3
     hidden: tuple[int, ...] = (128, 128)
     optimizers: tuple[str, ...] = tuple(OPTIMIZERS)
-    methods: tuple[str, ...] = ("NLL", "nGEM (listing)", "nGEM (derived)", "nGEM")
+    methods: tuple[str, ...] = ("NLL", "nGEM (listing)", "nGEM (derived)", "nGEM (undamped)")
     adam_methods: tuple[str, ...] = ("SGEM", "β-NLL", "MSE")
     """Methods that run with Adam only, besides the others."""
     seeds: tuple[int, ...] = tuple(range(1, 21))
