@@ -91,7 +91,7 @@ class Preconditioner:
     components: Literal["damped", "rho/pi", "rho", "plain"] = "damped"
     coordinate: Coordinate = "log_scale"
     units: Literal["batch", "target"] = "batch"
-    damping: float = 0.1
+    damping: float = 0.25
 
     def __post_init__(self) -> None:
         """Check the choices."""

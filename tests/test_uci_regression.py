@@ -53,9 +53,9 @@ def test_the_settings_are_those_of_table_10():
         assert config.hidden == (128, 128)
         assert config.optimizers == ("Adam", "K-FAC", "Muon", "SOAP")
         assert config.seeds == tuple(range(1, tabular.NUM_SPLITS + 1))
-    network = experiment._model_maker(Config(), 8, None)(rngs=nnx.Rngs(0))
+    network = experiment.model_maker(Config(), 8, None)(rngs=nnx.Rngs(0))
     assert (network.activation, network.num_components) == ("gelu", 3)
-    assert experiment._model_maker(Config(), 8, 1)(rngs=nnx.Rngs(0)).num_components == 1
+    assert experiment.model_maker(Config(), 8, 1)(rngs=nnx.Rngs(0)).num_components == 1
 
 
 def test_every_row_of_table_5_is_run_and_each_setting_once():

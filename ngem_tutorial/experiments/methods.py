@@ -25,13 +25,13 @@ METHODS: tuple[str, ...] = ("NLL", "SGEM", *_PRESETS)
 code of the paper's Appendix C, `derived` its section 3.3 with the Moore-Penrose inverse."""
 
 
-def get_objective(method: str, coordinate: Coordinate = "scale") -> Objective:
+def get_objective(method: str, coordinate: Coordinate | None = None) -> Objective:
     """Return the objective of a method; the same object for the same arguments.
 
     Args:
         method: one of `METHODS`.
-        coordinate: in which coordinate of the scale the Fisher block acts; without effect on
-            `NLL` and `SGEM`.
+        coordinate: in which coordinate of the scale the Fisher block acts, if not in that of the
+            preset; without effect on `NLL` and `SGEM`.
 
     Returns:
         A function of a mixture and targets: one value per example.
@@ -55,10 +55,12 @@ def slug(name: str) -> str:
 
 
 @cache
-def _objective(method: str, coordinate: Coordinate) -> Objective:
+def _objective(method: str, coordinate: Coordinate | None) -> Objective:
     if method in ("NLL", "SGEM"):
         return nll if method == "NLL" else sgem
     if method not in _PRESETS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     preset = PRECONDITIONERS[_PRESETS[method]]
-    return partial(ngem, preconditioner=dataclasses.replace(preset, coordinate=coordinate))
+    if coordinate is not None:
+        preset = dataclasses.replace(preset, coordinate=coordinate)
+    return partial(ngem, preconditioner=preset)

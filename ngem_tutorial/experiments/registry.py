@@ -13,6 +13,7 @@ from ngem_tutorial.experiments import (
     comparison,
     inverse_mnist,
     mode_collapse,
+    objective_study,
     study,
     two_gaussians,
     two_sinusoids,
@@ -70,6 +71,14 @@ _ALL = (
         presets=uci_regression.PRESETS,
         units=uci_regression.units,
         measured=uci_regression.measured,
+    ),
+    Experiment(
+        name="objective_study",
+        title="which objective to use: candidates on every task",
+        items=(),
+        module=objective_study.__name__,
+        presets=objective_study.PRESETS,
+        units=objective_study.units,
     ),
     Experiment(
         name="update_cost",

@@ -244,7 +244,7 @@ def _train_one(config: Config, run: Run, seed: int) -> dict[str, pd.DataFrame]:
     data, _, target_scale = rescale(uci(run.task.dataset, seed - 1), run.scaling)
     updates = run.task.epochs * (len(data.y_train) // run.task.batch_size)
     result = fit(
-        _model_maker(config, data.x_train.shape[1], 1 if run.method in SINGLE else None),
+        model_maker(config, data.x_train.shape[1], 1 if run.method in SINGLE else None),
         _objective(run.method, config.beta),
         data.x_train,
         data.y_train,
@@ -295,7 +295,7 @@ def _labelled(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 @cache
-def _model_maker(config: Config, features: int, components: int | None) -> partial:
+def model_maker(config: Config, features: int, components: int | None) -> partial:
     """What builds the network; the same object each time, so that programs are reused."""
     return partial(
         _make_model, features, components or config.num_components, config.hidden,

@@ -1,0 +1,611 @@
+"""Which objective to use: candidates on every task, with many seeds.
+
+Not from the paper. Each candidate is a way to form the gradient, alone or with a schedule. They are
+judged by how often a run succeeds, how soon, and whether the weights are right. All of them run
+with the same initial networks, the same batches and the same learning rate, which falls to zero
+along a cosine: at a constant rate the noise of the last updates hides what is to be compared.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import Any, Final, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pandas as pd
+from flax import nnx
+
+from ngem_tutorial import em
+from ngem_tutorial.datasets import (
+    ConditionalSample,
+    Sample,
+    junction,
+    mnist,
+    two_gaussians,
+    two_sinusoids,
+)  # fmt: skip
+from ngem_tutorial.experiments import inverse_mnist
+from ngem_tutorial.experiments import two_gaussians as free
+from ngem_tutorial.experiments import uci_regression as regression
+from ngem_tutorial.experiments.methods import slug
+from ngem_tutorial.experiments.study import Unit
+from ngem_tutorial.fisher import PRECONDITIONERS, Coordinate, Preconditioner
+from ngem_tutorial.metrics import weight_entropy
+from ngem_tutorial.mixtures import GaussianMixture
+from ngem_tutorial.networks import MixtureDensityNetwork, PlainMixture
+from ngem_tutorial.objectives import ngem, nll, relaxation_schedule
+from ngem_tutorial.tabular import rescale, uci
+from ngem_tutorial.training import Fit, Objective, fit
+
+__all__ = ["CANDIDATES", "PRESETS", "SUCCESS", "Config", "Free", "Network", "Regression", "units"]
+
+SUCCESS = 0.05
+"""A run succeeds if it ends within this many nats of the best known likelihood of its data."""
+
+# --------------------------------------------------------------------------------- the candidates
+
+
+class Candidate(NamedTuple):
+    """An objective, and the start of the schedule that it is called with."""
+
+    objective: Objective
+    relaxation: float = 0.0
+    """Zero: no schedule, the objective is called without."""
+
+
+def _annealed(
+    mixture: GaussianMixture, y: jax.Array, relaxation: jax.Array, power: float, temperature: float
+) -> jax.Array:
+    """The default with responsibilities `softmax((p log pi + log N) / T)`, annealed to its own.
+
+    `p` goes from `power` to 1 and `T` from `temperature` to 1, both as `relaxation` goes from 1 to
+    0: with `power` 0 from the uniform prior of the listing, with `temperature` above 1 as
+    deterministic annealing does.
+    """
+    constant = jax.lax.stop_gradient(mixture)
+    p, log_t = 1.0 + relaxation * (power - 1.0), relaxation * np.log(temperature)
+    joint = p * constant.log_weights + constant.component_log_prob(y)
+    rho = jax.nn.softmax(joint / jnp.exp(log_t), axis=-1)
+    z, sigma = constant.standardize(y), constant.scales
+    unit = jnp.exp(jnp.mean(jnp.log(sigma), axis=tuple(range(sigma.ndim - 1))))
+    weight = (rho / (constant.weights + PRECONDITIONERS["default"].damping))[..., None]
+    natural = GaussianMixture.tree_unflatten(
+        None,
+        [
+            constant.weights - rho,
+            -weight * sigma * z / unit**2,
+            0.5 * weight * (1.0 - z**2) / sigma,
+        ],
+    )
+    return _with_gradient(mixture, y, natural)
+
+
+def _dirichlet(mixture: GaussianMixture, y: jax.Array, strength: float = 0.1) -> jax.Array:
+    """The default with a prior on the weights: the mode of the posterior, not of the likelihood."""
+    prior = jnp.mean(mixture.log_weights, axis=-1)
+    return ngem(mixture, y) - strength * (prior - jax.lax.stop_gradient(prior))
+
+
+def _with_gradient(mixture: GaussianMixture, y: jax.Array, gradient: Any) -> jax.Array:
+    """The value of `nll`, and this gradient for the mixture."""
+    constant = jax.lax.stop_gradient(mixture)
+    value = nll(constant, y)
+    for leaf, old, slope in zip(*map(jax.tree.leaves, (mixture, constant, gradient)), strict=True):
+        product = jax.lax.stop_gradient(slope) * (leaf - old)
+        value = value + product.sum(axis=tuple(range(value.ndim, product.ndim)))
+    return value
+
+
+_DEFAULT = PRECONDITIONERS["default"]
+_START = 0.1
+
+CANDIDATES: Final[dict[str, Candidate]] = {
+    "NLL": Candidate(nll),
+    "NLL, relaxed": Candidate(
+        partial(ngem, preconditioner=Preconditioner(components="plain")), _START
+    ),
+    "nGEM (derived)": Candidate(partial(ngem, preconditioner="derived")),
+    "nGEM (listing)": Candidate(partial(ngem, preconditioner="listing")),
+    "nGEM (undamped)": Candidate(partial(ngem, preconditioner="undamped")),
+    "not relaxed": Candidate(ngem),
+    "annealed prior": Candidate(partial(_annealed, power=0.0, temperature=1.0), 1.0),
+    "tempered": Candidate(partial(_annealed, power=1.0, temperature=10.0), 1.0),
+    "Dirichlet prior": Candidate(_dirichlet),
+    "weight ρ": Candidate(partial(ngem, preconditioner=Preconditioner(components="rho")), _START),
+    "weight ρ/π": Candidate(
+        partial(ngem, preconditioner=Preconditioner(components="rho/pi")), _START
+    ),
+    "natural logits": Candidate(
+        partial(ngem, preconditioner=Preconditioner(logits="damped")), _START
+    ),
+    "target units": Candidate(partial(ngem, preconditioner=Preconditioner(units="target")), _START),
+    "nGEM": Candidate(ngem, _START),
+}
+"""By the names of the tables; `nGEM` is the package's default with `relaxation_schedule`, and those
+without a family name differ from it in what they are called after."""
+
+MAIN: Final = ("NLL", "NLL, relaxed", "nGEM (listing)", "nGEM (undamped)", "not relaxed", "nGEM")
+"""What runs on the tasks that take longer."""
+
+
+@cache
+def _candidate(method: str, coordinate: Coordinate | None) -> Candidate:
+    """A candidate, the paper's variants in the coordinate that is trained."""
+    found = CANDIDATES[method]
+    if coordinate is None or not method.startswith("nGEM ("):
+        return found
+    preset: Preconditioner = PRECONDITIONERS[found.objective.keywords["preconditioner"]]  # type: ignore[attr-defined]
+    own = dataclasses.replace(preset, coordinate=coordinate)
+    return Candidate(partial(ngem, preconditioner=own), found.relaxation)
+
+
+@cache
+def _schedule(initial: float, updates: int) -> optax.Schedule | None:
+    return relaxation_schedule(updates, initial) if initial else None
+
+
+@cache
+def _falling(optimizer: Callable[..., Any], updates: int) -> Callable[..., Any]:
+    """An optimiser whose rate falls to zero along a cosine."""
+    return lambda rate: optimizer(optax.cosine_decay_schedule(rate, updates))
+
+
+# -------------------------------------------------------------------------------------- the tasks
+
+
+@dataclasses.dataclass(frozen=True)
+class Free:
+    """Free mixtures on separated Gaussians: initial logits and means from N(0, 1)."""
+
+    modes: int = 2
+    """Of the data. Two are those of Two-Gaussians, more lie on a circle, six deviations apart."""
+    components: int = 2
+    weight: float = 0.5
+    """Share of the first mode; the others share the rest evenly."""
+    start: str = "σ = 1"
+    """Where the scales start, one of `two_gaussians.INITIALISATIONS`."""
+    methods: tuple[str, ...] = ("NLL", "nGEM (listing)", "not relaxed", "nGEM")
+    learning_rates: tuple[float, ...] = (1e-1, 1e-2, 1e-3)
+    """Of stochastic gradient descent on batches of one."""
+    seeds: int = 100
+    size: int = 200
+    epochs: int = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network on one of the conditional tasks, with Adam."""
+
+    task: str = "Two-Sinusoids"
+    """Or `"Junction"`, whose inputs and targets are standardised."""
+    components: int = 2
+    weight: float = 0.5
+    """Share of the first wave; on Junction the weights are the generator's."""
+    unit: float = 1.0
+    """The targets are multiplied by it."""
+    methods: tuple[str, ...] = ("NLL", "nGEM (listing)", "nGEM")
+    learning_rates: tuple[float, ...] = (3e-3,)
+    seeds: int = 40
+    hidden: tuple[int, ...] = (64, 64, 64, 64)
+    updates: int = 5000
+    batch_size: int = 128
+    size: int = 2000
+
+
+@dataclasses.dataclass(frozen=True)
+class Regression:
+    """A data set of `uci_regression` at its settings, but for the falling rate."""
+
+    dataset: str
+    methods: tuple[str, ...] = ("NLL", "nGEM (listing)", "nGEM")
+    seeds: int = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is run. The number of a task's seeds is its own; they count from 1."""
+
+    free: tuple[Free, ...] = ()
+    networks: tuple[Network, ...] = ()
+    regressions: tuple[Regression, ...] = ()
+    image_seeds: tuple[int, ...] = ()
+    """Of `nGEM` on inverse MNIST with three components, at the constant rate of `inverse_mnist`,
+    whose stored results have the other methods."""
+    data_seed: int = 0
+    seeds: tuple[int, ...] = ()
+    """The seeds are those of the tasks."""
+
+
+_WEIGHTS = (0.5, 0.7, 0.9, 0.97)
+
+PRESETS: dict[str, Config] = {
+    "quick": Config(
+        free=(Free(weight=0.9, methods=("NLL", "nGEM"), seeds=10, epochs=5),),
+        networks=(
+            Network("Junction", 3, methods=("NLL", "nGEM"), seeds=1, updates=100, hidden=(16,)),
+        ),
+        regressions=(),
+    ),
+    "paper": Config(
+        free=(
+            *(
+                Free(weight=weight, start=start, methods=tuple(CANDIDATES))
+                for weight in _WEIGHTS
+                for start in free.INITIALISATIONS
+            ),
+            *(
+                Free(components=k, weight=weight, start=start, learning_rates=(1e-1, 1e-2))
+                for k in (3, 5, 10)
+                for weight in _WEIGHTS
+                for start in free.INITIALISATIONS
+            ),
+            *(
+                Free(modes=k, components=k, weight=weight, start=start, learning_rates=(1e-1, 1e-2))
+                for k, weight in ((3, 0.7), (5, 0.5), (10, 0.5))
+                for start in free.INITIALISATIONS
+            ),
+        ),
+        networks=(
+            *(Network(weight=weight) for weight in _WEIGHTS),
+            Network(weight=0.9, methods=("not relaxed", "target units", "NLL, relaxed"), seeds=20),
+            Network(weight=0.9, learning_rates=(1e-2, 1e-3, 1e-4), seeds=10),
+            *(Network(components=k, weight=0.9, seeds=20) for k in (3, 5, 10)),
+            Network(weight=0.9, unit=0.05, methods=("NLL", "target units", "nGEM"), seeds=20),
+            *(
+                Network("Junction", k, hidden=(64, 64), updates=3000, methods=MAIN, seeds=30)
+                for k in (3, 5)
+            ),
+        ),
+        regressions=tuple(Regression(task.dataset) for task in regression.TABLE_10),
+        image_seeds=(1, 2, 3, 4, 5),
+    ),
+}
+
+
+# --------------------------------------------------------------------------------- free mixtures
+
+
+def _points(config: Config, task: Free, size: int, key: int) -> Sample:
+    if task.modes == 2:
+        means = np.array([[-2.0, -2.0], [2.0, 2.0]])
+    else:
+        angles = 2.0 * np.pi * np.arange(task.modes) / task.modes
+        radius = 1.5 / np.sin(np.pi / task.modes)
+        means = radius * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+    rest = (1.0 - task.weight) / (task.modes - 1)
+    return two_gaussians(
+        jax.random.key(config.data_seed + key), size,
+        weights=(task.weight, *[rest] * (task.modes - 1)), means=means.tolist(),
+    )  # fmt: skip
+
+
+@cache
+def _free_model(start: str, components: int) -> partial[PlainMixture]:
+    return partial(_make_free_model, free.INITIALISATIONS[start], components)
+
+
+def _make_free_model(
+    interval: tuple[float, float], components: int, rngs: nnx.Rngs
+) -> PlainMixture:
+    key = jax.random.split(rngs(), 3)
+    share = jax.random.uniform(key[2], (components, 2), minval=jnp.finfo(jnp.float32).eps)
+    mixture = GaussianMixture(
+        jax.random.normal(key[0], (components,)),
+        jax.random.normal(key[1], (components, 2)),
+        interval[0] + (interval[1] - interval[0]) * share,
+    )
+    return PlainMixture(mixture, "log_scale")
+
+
+def _run_free(config: Config, task: Free) -> dict[str, pd.DataFrame]:
+    sample = _points(config, task, task.size, 0)
+    test = _points(config, task, 5000, 1)
+    _, log_likelihood = em.iterate(em.em_step, sample.truth, sample.y, 100)
+    best, updates = -float(log_likelihood[-1]), task.epochs * task.size
+    tables = []
+    for method in task.methods:
+        objective, initial = _candidate(method, "log_scale")
+        for rate in task.learning_rates:
+            result = fit(
+                _free_model(task.start, task.components), objective, None, sample.y,
+                epochs=task.epochs, batch_size=1, learning_rate=rate,
+                relaxation=_schedule(initial, updates), optimizer=_falling(optax.sgd, updates),
+                seeds=range(1, task.seeds + 1), probes={"mixture": _mixture},
+                record_at=_record_at(updates), on_nonfinite="record",
+                label=f"{method}, {task.components} components, β = {rate:g}",
+            )  # fmt: skip
+            mixture = jax.tree.map(lambda leaf: jnp.asarray(leaf[:, -1]), result.probes["mixture"])
+            judged = _against(_one(_one(sample.truth)), jax.tree.map(lambda a: a[:, None], mixture))
+            held_out = _mean_nll(mixture, test.y) - float(nll(test.truth, test.y).mean())
+            labels = {
+                "task": "Two-Gaussians" if task.modes == 2 else f"{task.modes} Gaussians",
+                "components": task.components, "weight": task.weight, "start": task.start,
+                "method": method, "learning_rate": rate,
+            }  # fmt: skip
+            rows = judged | {"test_excess": np.asarray(held_out)}
+            tables.append(_tables(labels, [result], best, rows))
+    return _joined(tables)
+
+
+def _mixture(model: PlainMixture) -> GaussianMixture:
+    return model()
+
+
+@jax.jit
+def _mean_nll(mixtures: GaussianMixture, y: jax.Array) -> jax.Array:
+    return jax.vmap(lambda mixture: nll(mixture, y).mean())(mixtures)
+
+
+# ------------------------------------------------------------------------------------- networks
+
+
+def _sample(config: Config, task: Network, key: int) -> ConditionalSample:
+    """Inputs as the network takes them, targets in the task's unit, and the truth for them."""
+    seed = jax.random.key(config.data_seed + key)
+    if task.task == "Junction":
+        sample = junction(seed, task.size)
+        x_mean, x_unit = jnp.array([10.0, 5.0]), jnp.array([2.3, 2.9])
+        y_mean, y_unit = jnp.array([35.0, 0.0]), jnp.array([12.0, 5.0])
+    elif task.task == "Two-Sinusoids":
+        weights = (task.weight, 1.0 - task.weight)
+        sample = two_sinusoids(seed, task.size, weights=weights)
+        x_mean, x_unit, y_mean, y_unit = (jnp.array([v]) for v in (0.0, 1.0, 0.0, 1.0 / task.unit))
+    else:
+        raise ValueError(f"task must be Two-Sinusoids or Junction, got {task.task!r}")
+
+    def truth(x: jax.Array) -> GaussianMixture:
+        raw = sample.truth(x * x_unit + x_mean)
+        return GaussianMixture(raw.logits, (raw.means - y_mean) / y_unit, raw.scales / y_unit)
+
+    return ConditionalSample((sample.x - x_mean) / x_unit, (sample.y - y_mean) / y_unit, truth)
+
+
+@cache
+def _network(task: Network) -> partial[MixtureDensityNetwork]:
+    features, dim = (2, 2) if task.task == "Junction" else (1, 1)
+    return partial(
+        _make_network, features, task.components, dim,
+        hidden=task.hidden, initial_scale=task.unit, min_scale=1e-3 * task.unit,
+    )  # fmt: skip
+
+
+def _make_network(
+    features: int, components: int, dim: int, rngs: nnx.Rngs, **settings: Any
+) -> MixtureDensityNetwork:
+    return MixtureDensityNetwork(features, components, dim, **settings, rngs=rngs)
+
+
+def _run_network(config: Config, task: Network, method: str) -> dict[str, pd.DataFrame]:
+    sample, test = _sample(config, task, 0), _sample(config, task, 1)
+    best, best_test = (float(nll(s.truth(s.x), s.y).mean()) for s in (sample, test))
+    objective, initial = _candidate(method, None)
+    per_epoch = task.size // task.batch_size
+    shape = dataclasses.replace(task, methods=(), learning_rates=(), seeds=0, weight=0.5)
+    tables = []
+    for rate in task.learning_rates:
+        results, rows = [], []
+        for seed in range(1, task.seeds + 1):
+            result = fit(
+                _network(shape), objective, sample.x, sample.y,
+                epochs=-(-task.updates // per_epoch), batch_size=task.batch_size,
+                learning_rate=rate, relaxation=_schedule(initial, task.updates),
+                optimizer=_falling(optax.adam, task.updates), seeds=(seed,),
+                record_at=_record_at(task.updates), on_nonfinite="record",
+                label=f"{task.task}, {method}, seed {seed}",
+            )  # fmt: skip
+            mixture = _call(result.model(), test.x)
+            judged = _against(_one(test.truth(test.x)), _one(mixture))
+            held_out = nll(mixture, test.y).mean(keepdims=True) - best_test
+            results.append(result)
+            rows.append(judged | {"test_excess": np.asarray(held_out)})
+        labels = {
+            "task": task.task, "unit": task.unit, "components": task.components,
+            "weight": task.weight, "method": method, "learning_rate": rate,
+        }  # fmt: skip
+        together = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+        tables.append(_tables(labels, results, best, together))
+    return _joined(tables)
+
+
+@nnx.jit
+def _call(model: MixtureDensityNetwork, x: jax.Array) -> GaussianMixture:
+    return model(x)
+
+
+# ------------------------------------------------------------------------------------ regression
+
+
+def _run_regression(task: Regression, method: str) -> dict[str, pd.DataFrame]:
+    settings = regression.Config()
+    found = next(t for t in settings.tasks if t.dataset == task.dataset)
+    objective, initial = _candidate(method, None)
+    rows = []
+    for seed in range(1, task.seeds + 1):
+        data, _, _ = rescale(uci(task.dataset, seed - 1), settings.scaling)
+        updates = found.epochs * (len(data.y_train) // found.batch_size)
+        result = fit(
+            regression.model_maker(settings, data.x_train.shape[1], None),
+            objective, data.x_train, data.y_train, epochs=found.epochs,
+            batch_size=found.batch_size, learning_rate=found.learning_rate,
+            relaxation=_schedule(initial, updates), optimizer=_falling(optax.adam, updates),
+            seeds=(seed,), record_at=(updates,), on_nonfinite="record",
+            label=f"{task.dataset}, {method}, seed {seed}",
+        )  # fmt: skip
+        mixture = _call(result.model(), jnp.asarray(data.x_test))
+        scores = regression.scores(mixture, jnp.asarray(data.y_test))
+        failed = int(pd.DataFrame(result.columns())["failed_at"].iloc[-1])
+        numbers = {k: float(v) if failed < 0 else np.nan for k, v in scores.items()}
+        labels = {"task": task.dataset, "method": method, "seed": seed}
+        rows.append(labels | numbers | {"failed_at": failed})
+    return {"regression": pd.DataFrame(rows)}
+
+
+# ----------------------------------------------------------------------------------------- images
+
+
+def _run_images(seed: int) -> dict[str, pd.DataFrame]:
+    settings, images = inverse_mnist.PRESETS[3]["paper"], mnist("train")
+    objective, initial = _candidate("nGEM", None)
+    batches = len(images.images) // settings.batch_size
+    result = fit(
+        inverse_mnist.make_model(settings, images.images.shape[1]),
+        objective, images.labels, images.images,
+        epochs=settings.epochs, batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        relaxation=_schedule(initial, settings.epochs * batches), seeds=(seed,),
+        metrics={"nll": nll, "entropy": weight_entropy},
+        record_at=[round(batches * epoch) for epoch in settings.record_at],
+        on_nonfinite="record", label=f"nGEM, seed {seed}",
+    )  # fmt: skip
+    return {"images": _rounded(inverse_mnist.table("nGEM", result))}
+
+
+# ---------------------------------------------------------------------------------- what is kept
+
+
+def _record_at(updates: int) -> tuple[int, ...]:
+    """About sixty points, closer together at the start."""
+    grid = np.geomspace(max(1, updates // 500), updates, 60).round().astype(int)
+    return tuple(np.unique(grid).tolist())
+
+
+def _against(truth: GaussianMixture, mixture: GaussianMixture) -> dict[str, np.ndarray]:
+    """Compare mixtures `(runs, inputs)` with the truth `(1, inputs)`: numbers for each run.
+
+    Each component counts for the mode of the truth whose mean is nearest to its own in the truth's
+    scales. `weight_error` is the largest error of a mode's weight, averaged over the inputs;
+    `weight_bias` the largest error of the modes' weights after averaging over the inputs;
+    `mean_error` the root mean square error of the predicted mean in the truth's own standard
+    deviations; `variance_ratio` the geometric mean of the predicted over the true variance.
+    """
+    # Shapes (runs, inputs, components, modes).
+    shift = mixture.means[..., :, None, :] - truth.means[..., None, :, :]
+    nearest = jnp.argmin(jnp.sum((shift / truth.scales[..., None, :, :]) ** 2, -1), axis=-1)
+    owns = jax.nn.one_hot(nearest, truth.num_components)
+    error = jnp.sum(mixture.weights[..., None] * owns, axis=-2) - truth.weights
+    mean_error = (mixture.mean - truth.mean) ** 2 / truth.variance
+    ratio = jnp.log(mixture.variance / truth.variance)
+    values = {
+        "weight_error": jnp.abs(error).max(-1).mean(-1),
+        "weight_bias": jnp.abs(error.mean(-2)).max(-1),
+        "mean_error": jnp.sqrt(mean_error.mean((-2, -1))),
+        "variance_ratio": jnp.exp(ratio.mean((-2, -1))),
+        "entropy": mixture.weight_entropy.mean(-1),
+    }
+    return {name: np.asarray(value, np.float64) for name, value in values.items()}
+
+
+def _tables(
+    labels: dict[str, Any], results: Sequence[Fit], best: float, rows: dict[str, np.ndarray]
+) -> dict[str, pd.DataFrame]:
+    """A row per run, and the median over the runs at the recorded points."""
+    updates = results[0].updates
+    excess = np.concatenate([result.metrics["nll"] for result in results]).astype(float) - best
+    seeds = np.concatenate([result.seeds for result in results])
+    columns = pd.concat([pd.DataFrame(result.columns()) for result in results])
+    failed_at = columns.groupby("seed")["failed_at"].last().loc[seeds].to_numpy()
+    within = excess < SUCCESS
+    runs = pd.DataFrame(
+        {
+            "seed": seeds,
+            "excess": np.where(failed_at < 0, excess[:, -1], np.nan),
+            **{name: np.where(failed_at < 0, value, np.nan) for name, value in rows.items()},
+            "first_within": np.where(within.any(1), updates[within.argmax(1)], -1),
+            "failed_at": failed_at,
+        }
+    )
+    median = np.median(np.where(np.isfinite(excess), excess, np.inf), axis=0)
+    curve = pd.DataFrame({"update": updates, "median_excess": median})
+    return {
+        name: _rounded(pd.DataFrame(labels, index=table.index).join(table))
+        for name, table in {"runs": runs, "curves": curve[np.isfinite(median)]}.items()
+    }
+
+
+def _one(mixture: GaussianMixture) -> GaussianMixture:
+    """With a leading axis of one."""
+    return jax.tree.map(lambda leaf: leaf[None], mixture)
+
+
+def _rounded(table: pd.DataFrame) -> pd.DataFrame:
+    numbers = [c for c in table.select_dtypes("floating") if c not in ("learning_rate", "weight")]
+    return table.assign(**table[numbers].map(lambda value: float(f"{value:.5g}")).astype(float))
+
+
+def _joined(tables: Sequence[dict[str, pd.DataFrame]]) -> dict[str, pd.DataFrame]:
+    return {
+        name: pd.concat([table[name] for table in tables], ignore_index=True) for name in tables[0]
+    }
+
+
+# -------------------------------------------------------------------------------------- the parts
+
+
+def units(config: Config) -> list[Unit]:
+    """The parts of the study: a free task, or a method on one of the others.
+
+    Args:
+        config: the settings.
+
+    Returns:
+        Units with the tables `free` and `networks`, a row per run (what was run; `excess`, nats
+        above the best known likelihood of the training data; `test_excess`, above the truth's on
+        other data; what `_against` has; `first_within`, the first recorded update within `SUCCESS`,
+        -1 if none; `failed_at`, the update after which the run had a non-finite value, -1 if it
+        never had), `free_curves` and `network_curves`, the median excess of the runs at the
+        recorded points, `regression`, the test scores of each split, and `images`, the recorded
+        points of inverse MNIST.
+    """
+    parts = [
+        Unit(
+            _name(i, "free", task.modes, task.components, task.weight),
+            partial(_named, ("free", "free_curves"), partial(_run_free, config, task)),
+            len(task.methods)
+            * (3.0 + len(task.learning_rates) * task.seeds * task.components * 2.5e-3),
+        )
+        for i, task in enumerate(config.free)
+    ]
+    parts += [
+        Unit(
+            _name(i, task.task, task.components, task.weight, method),
+            partial(
+                _named, ("networks", "network_curves"), partial(_run_network, config, task, method)
+            ),
+            3.0 + len(task.learning_rates) * task.seeds * task.updates * 2.4e-4,
+        )
+        for i, task in enumerate(config.networks)
+        for method in task.methods
+    ]
+    return (
+        parts
+        + [
+            Unit(
+                slug(f"{task.dataset}-{method}"),
+                partial(_run_regression, task, method),
+                4.0 + task.seeds * {"kin8nm": 3.0}.get(task.dataset, 0.5),
+            )
+            for task in config.regressions
+            for method in task.methods
+        ]
+        + [
+            Unit(f"images-seed={seed}", partial(_run_images, seed), 75.0)
+            for seed in config.image_seeds
+        ]
+    )
+
+
+def _name(position: int, *parts: object) -> str:
+    return slug("-".join(f"{part}" for part in (f"{position:02d}", *parts)).replace("ρ", "rho"))
+
+
+def _named(
+    names: tuple[str, str], compute: Callable[[], dict[str, pd.DataFrame]]
+) -> dict[str, pd.DataFrame]:
+    """Rename the tables `runs` and `curves`."""
+    tables = compute()
+    return {names[0]: tables["runs"], names[1]: tables["curves"]}
