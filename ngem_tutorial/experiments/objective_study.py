@@ -28,8 +28,8 @@ from ngem_tutorial.datasets import (
     mnist,
     two_gaussians,
     two_sinusoids,
-)  # fmt: skip
-from ngem_tutorial.experiments import inverse_mnist
+)
+from ngem_tutorial.experiments import inverse_mnist, update_cost
 from ngem_tutorial.experiments import two_gaussians as free
 from ngem_tutorial.experiments import uci_regression as regression
 from ngem_tutorial.experiments.methods import slug
@@ -216,6 +216,8 @@ class Config:
     image_seeds: tuple[int, ...] = ()
     """Of `nGEM` on inverse MNIST with three components, at the constant rate of `inverse_mnist`,
     whose stored results have the other methods."""
+    timed: tuple[update_cost.Task, ...] = ()
+    """Of `update_cost`: NLL and nGEM with its schedule, fifteen times each."""
     data_seed: int = 0
     seeds: tuple[int, ...] = ()
     """The seeds are those of the tasks."""
@@ -257,12 +259,17 @@ PRESETS: dict[str, Config] = {
             *(Network(components=k, weight=0.9, seeds=20) for k in (3, 5, 10)),
             Network(weight=0.9, unit=0.05, methods=("NLL", "target units", "nGEM"), seeds=20),
             *(
-                Network("Junction", k, hidden=(64, 64), updates=3000, methods=MAIN, seeds=30)
+                Network(
+                    "Junction", k, hidden=(64, 64), updates=3000, methods=MAIN, seeds=30, size=8000
+                )
                 for k in (3, 5)
             ),
         ),
         regressions=tuple(Regression(task.dataset) for task in regression.TABLE_10),
         image_seeds=(1, 2, 3, 4, 5),
+        timed=tuple(
+            dataclasses.replace(task, python_methods=()) for task in update_cost.PAPER_TASKS
+        ),
     ),
 }
 
@@ -465,6 +472,14 @@ def _run_images(seed: int) -> dict[str, pd.DataFrame]:
     return {"images": _rounded(inverse_mnist.table("nGEM", result))}
 
 
+# ------------------------------------------------------------------------------------------ cost
+
+
+def _run_timed(task: update_cost.Task) -> dict[str, pd.DataFrame]:
+    settings = update_cost.Config(tasks=(task,), methods=("NLL", "nGEM"))
+    return {"cost": update_cost.time_task(settings, task)["times"]}
+
+
 # ---------------------------------------------------------------------------------- what is kept
 
 
@@ -558,8 +573,8 @@ def units(config: Config) -> list[Unit]:
         other data; what `_against` has; `first_within`, the first recorded update within `SUCCESS`,
         -1 if none; `failed_at`, the update after which the run had a non-finite value, -1 if it
         never had), `free_curves` and `network_curves`, the median excess of the runs at the
-        recorded points, `regression`, the test scores of each split, and `images`, the recorded
-        points of inverse MNIST.
+        recorded points, `regression`, the test scores of each split, `images`, the recorded
+        points of inverse MNIST, and `cost`, the seconds of each repetition.
     """
     parts = [
         Unit(
@@ -596,6 +611,7 @@ def units(config: Config) -> list[Unit]:
             Unit(f"images-seed={seed}", partial(_run_images, seed), 75.0)
             for seed in config.image_seeds
         ]
+        + [Unit(f"cost-{task.name}", partial(_run_timed, task), 50.0) for task in config.timed]
     )
 
 

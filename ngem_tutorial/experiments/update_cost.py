@@ -27,6 +27,7 @@ from ngem_tutorial.experiments.methods import get_objective
 from ngem_tutorial.experiments.published import PUBLISHED
 from ngem_tutorial.experiments.study import Unit
 from ngem_tutorial.networks import MixtureDensityNetwork
+from ngem_tutorial.objectives import relaxation_schedule
 from ngem_tutorial.training import fit
 
 __all__ = [
@@ -209,12 +210,19 @@ def _compiled_loop(config: Config, task: Task, method: str, seed: int) -> _Secon
         epochs=_epochs(task),
         batch_size=task.batch_size,
         learning_rate=task.learning_rate,
+        relaxation=_schedule(task.updates) if method == "nGEM" else None,
         optimizer=optax.adam,
         seeds=(seed,),
         evaluation=(x[:1], y[:1]),
         record_at=(task.updates,),
     )
     return _Seconds(result.compile_seconds, result.seconds)
+
+
+@cache
+def _schedule(updates: int) -> optax.Schedule:
+    """What the package's default is called with; the same object for the same length."""
+    return relaxation_schedule(updates)
 
 
 def _python_loop(config: Config, task: Task, method: str, seed: int) -> _Seconds:
