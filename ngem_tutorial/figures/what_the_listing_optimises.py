@@ -89,7 +89,7 @@ def log_odds_steps(
         A panel per label and one for the lost runs.
     """
     with style():
-        figure, axes = plt.subplots(1, len(runs) + 1, figsize=(2.5 * (len(runs) + 1), 2.8))
+        figure, axes = plt.subplots(1, len(runs) + 1, figsize=(2.7 * (len(runs) + 1), 2.8))
         for axis, (label, several) in zip(axes, runs.items(), strict=False):
             axis.axhline(target, color="black", lw=0.8)
             for path in several:
@@ -106,6 +106,6 @@ def _lost(axis: Axes, lost: pd.DataFrame) -> None:
             rows["spread"], rows["lost"], ls="", marker=MARKERS[str(method)],
             color=PALETTE[str(method)], label=method, ms=5,
         )  # fmt: skip
-    axis.set(xscale="log", xlabel="predicted spread of the log-odds", ylabel="runs lost")
+    axis.set(xscale="log", xlabel="predicted spread", ylabel="runs lost")
     axis.legend(fontsize=8)
     label_panel(axis, "stochastic steps")
