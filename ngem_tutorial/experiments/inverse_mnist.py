@@ -214,7 +214,7 @@ def units(config: Config) -> list[Unit]:
         Unit(
             f"{slug(method)}-seed={seed}",
             partial(_run_unit, dataclasses.replace(config, seeds=(seed,)), method),
-            5.0 if method == "nGEM (derived)" else seconds + 8.0,
+            seconds + 8.0,
         )
         for seed in config.seeds
         for method in config.methods
