@@ -47,6 +47,7 @@ def success_by_candidate(runs: pd.DataFrame, candidates: Sequence[str]) -> Figur
                     )  # fmt: skip
                 axis.axvline(0.95, color="black", lw=0.7, ls=":")
                 axis.set(xlim=(0, 1), yticks=rows, yticklabels=list(candidates))
+                axis.set_xticks((0, 0.5, 1), ("0", "0.5", "1"))
                 axis.tick_params(axis="y", length=0, labelsize=8)
                 axis.set_ylim(-0.7, len(candidates) - 0.3)
                 axis.grid(axis="y", lw=0.3)
