@@ -284,10 +284,13 @@ def test_ngem_rejects_an_unknown_preconditioner() -> None:
 @pytest.mark.parametrize("name", ["default", "undamped"])
 def test_ngem_learns_unequal_weights(name: str) -> None:
     """Nine tenths and one tenth of separated points; the listing ends at the square roots."""
-    noise = np.random.default_rng(0).normal(scale=0.1, size=(100, 1))
-    y = noise + np.where(np.arange(100) < 90, -1.0, 1.0)[:, None]
+    noise = np.random.default_rng(0).normal(size=(100, 1))
+    y = noise + np.where(np.arange(100) < 90, -10.0, 10.0)[:, None]
 
-    def train(choice: str) -> GaussianMixture:
+    def train(name: str) -> GaussianMixture:
+        # Log-scales are trained; the default is in their coordinate as it is.
+        choice = dataclasses.replace(PRECONDITIONERS[name], coordinate="log_scale")
+
         def loss(parameters: Any) -> jax.Array:
             psi, mu, log_sigma = parameters
             return ngem(GaussianMixture(psi, mu, jnp.exp(log_sigma)), y, choice).mean()
@@ -296,7 +299,7 @@ def test_ngem_learns_unequal_weights(name: str) -> None:
             gradient = jax.grad(loss)(parameters)
             return jax.tree.map(lambda p, g: p - 0.1 * g, parameters, gradient), None
 
-        start = (jnp.zeros(2), jnp.array([[-0.5], [0.5]]), jnp.full((2, 1), np.log(0.5)))
+        start = (jnp.zeros(2), jnp.array([[-5.0], [5.0]]), jnp.full((2, 1), np.log(5.0)))
         psi, mu, log_sigma = jax.lax.scan(step, start, length=5000)[0]
         return GaussianMixture(psi, mu, jnp.exp(log_sigma))
 
@@ -357,7 +360,7 @@ def test_a_relaxation_out_of_range_is_rejected(eps: Any) -> None:
         ngem(make(), np.zeros(2), relaxation=eps)
 
 
-@pytest.mark.parametrize("eps", [np.array([0.1, 0.2]), jnp.zeros((1,)), [0.1]])
+@pytest.mark.parametrize("eps", [np.array([0.1, 0.2]), jnp.zeros((1,))])
 def test_a_relaxation_is_one_number(eps: Any) -> None:
     with pytest.raises(ValueError, match=r"relaxation must be a number, got shape \(\d,\)"):
         ngem(make(), np.zeros(2), relaxation=eps)
