@@ -183,8 +183,10 @@ def relaxation_schedule(
     for name, value in (("initial", initial), ("fraction", fraction)):
         if not 0.0 <= value <= 1.0:
             raise ValueError(f"{name} must be from 0 to 1, got {value}")
-    linear = optax.linear_schedule(initial, 0.0, max(1, round(fraction * num_updates)))
-    return lambda count: jnp.maximum(linear(count), 0.0)  # rounding can end below zero
+    end = max(1, round(fraction * num_updates))
+    linear = optax.linear_schedule(initial, 0.0, end)
+    # By rounding the line can end on either side of zero.
+    return lambda count: jnp.where(count < end, jnp.maximum(linear(count), 0.0), 0.0)
 
 
 def _check_relaxation(relaxation: ArrayLike) -> None:

@@ -102,7 +102,9 @@ def test_without_spread_rounding_decides() -> None:
 def test_pairs_are_compared_as_scipy_compares_them() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(-1000.0, 10.0, 7), rng.normal(-1005.0, 20.0, 9)
-    measured = pd.concat([runs("nGEM (derived)", a), runs("NLL", b), runs("nGEM", [1.0])])
+    measured = pd.concat(
+        [runs("nGEM (derived)", a), runs("NLL", b), runs("nGEM (undamped)", [1.0])]
+    )
     rows = comparison.pairs(measured).set_index("method")
     interval = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
     row = rows.loc["nGEM (derived)"]
@@ -111,7 +113,7 @@ def test_pairs_are_compared_as_scipy_compares_them() -> None:
     assert row["paper"] == pytest.approx(-1529.7 + 1392.8)
     wide = stats.t.interval(0.95, 6.0, -136.9, np.hypot(101.5, 178.5) / np.sqrt(5))
     assert row["paper_low"] == pytest.approx(wide[0], abs=3.0)  # six degrees of freedom or so
-    assert np.isnan(rows.loc["nGEM", "low"])
+    assert np.isnan(rows.loc["nGEM (undamped)", "low"])
 
 
 def test_the_table_for_readers_has_the_decimals_of_the_paper() -> None:

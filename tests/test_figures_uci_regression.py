@@ -20,7 +20,7 @@ from ngem_tutorial.figures import PALETTE, uci_regression  # noqa: E402
 
 SETS = ("energy", "housing")
 OPTIMIZERS = ("Adam", "K-FAC")
-VARIANTS = ("nGEM (listing)", "nGEM (derived)", "nGEM")
+VARIANTS = ("nGEM (listing)", "nGEM (derived)", "nGEM (undamped)")
 QUANTITIES = {"nll": "NLL (nats)", "rmse × 10": "RMSE"}
 
 
@@ -39,7 +39,11 @@ def pairs() -> Any:
         half = generator.uniform(0.1, 0.2)
         if m == "nGEM (derived)" and o == "Adam":
             ours = 1e8 if s == "energy" else math.nan
-        low, high = (math.nan,) * 2 if m == "nGEM" and o == "K-FAC" else (ours - half, ours + half)
+        low, high = (
+            (math.nan,) * 2
+            if m == "nGEM (undamped)" and o == "K-FAC"
+            else (ours - half, ours + half)
+        )
         rows.append((s, q, f"{o} + {m}", paper, paper - 0.3, paper + 0.3, ours, low, high))
     ours_and_paper = ["paper", "paper_low", "paper_high", "ours", "low", "high"]
     return pd.DataFrame(rows, columns=["condition", "quantity", "method", *ours_and_paper])

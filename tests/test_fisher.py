@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -34,7 +36,8 @@ from ngem_tutorial.mixtures import GaussianMixture
 
 COORDINATES = ["scale", "log_scale"]
 LOGITS = ["plain", "natural", "eq68", "damped", "listing"]
-COMPONENTS = ["rho/pi", "damped", "rho"]
+COMPONENTS = ["rho/pi", "damped", "rho", "plain"]
+UNITS = ["target", "batch"]
 EPS = float(np.finfo(np.float64).eps)
 
 
@@ -267,18 +270,36 @@ def nll_gradient(mixture: GaussianMixture, y: Any) -> jax.Array:
     return -jax.nn.logsumexp(joint, axis=-1).sum()
 
 
+def units_of(scales: Any) -> np.ndarray:
+    """The geometric mean of the scales of a batch, for each coordinate of the target."""
+    scales = np.asarray(scales)
+    return stats.gmean(scales.reshape(-1, scales.shape[-1]), axis=0)
+
+
 def dense_natural_gradient(
-    mixture: GaussianMixture, y: np.ndarray, choice: Preconditioner
+    mixture: GaussianMixture,
+    y: np.ndarray,
+    choice: Preconditioner,
+    units: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Dense linear algebra on the autodiff gradient of one mixture, as `Preconditioner` says."""
+    """Dense linear algebra on the autodiff gradient of one mixture, as `Preconditioner` says.
+
+    `units` are those of the batch that it is from; without, it is alone in its batch.
+    """
     pi, sigma = special.softmax(np.asarray(mixture.logits)), np.asarray(mixture.scales)
     k, d = sigma.shape
+    if choice.units == "target":
+        units = np.ones(d)
+    elif units is None:
+        units = units_of(sigma)
     log = choice.coordinate == "log_scale"
-    # To log coordinates by the chain rule, and back: a cotangent's pull-back is multiplied by
-    # the Jacobian d sigma / d log sigma = sigma.
-    jacobian = np.concatenate([np.ones(k + k * d), sigma.ravel() if log else np.ones(k * d)])
-    gradient = flat(nll_gradient(mixture, y)) * jacobian
-    f = dense_fisher(pi, sigma, choice.coordinate)
+    # To the coordinates mu / s and sigma / s, or log sigma, by the chain rule, and back: a
+    # cotangent's pull-back is multiplied by the Jacobian, as d sigma / d log sigma = sigma.
+    of_means = np.tile(units, k)
+    jacobian = np.concatenate([np.ones(k), of_means, sigma.ravel() if log else of_means])
+    plain = flat(nll_gradient(mixture, y))
+    gradient = plain * jacobian
+    f = dense_fisher(pi, sigma / units, choice.coordinate)
     gaussians = np.diag(f)[k:]
     weight = np.repeat(pi, d)
     weight = np.concatenate([weight, weight])
@@ -292,25 +313,173 @@ def dense_natural_gradient(
         case "plain":
             inverse = np.eye(k)
         case "natural":
-            inverse = np.linalg.pinv(f_pi, hermitian=True)
+            # The eigenvalue zero is rounded to some EPS, and the others are above 1e-3.
+            inverse = np.linalg.pinv(f_pi, rcond=1e-10, hermitian=True)
         case "eq68":
             inverse = np.diag(1 / pi) - np.ones((k, k))  # equation (67)
         case "damped":
             inverse = np.linalg.inv(f_pi + choice.damping * np.eye(k))
-    natural = np.concatenate([inverse @ gradient[:k], gradient[k:] / gaussians])
-    return natural / jacobian
+    natural = np.concatenate([inverse @ gradient[:k], gradient[k:] / gaussians]) / jacobian
+    return np.concatenate([natural[:k], plain[k:]]) if choice.components == "plain" else natural
 
 
+@pytest.mark.parametrize("units", UNITS)
 @pytest.mark.parametrize("coordinate", COORDINATES)
 @pytest.mark.parametrize("components", COMPONENTS)
 @pytest.mark.parametrize("logits", ["plain", "natural", "eq68", "damped"])
-def test_natural_gradient_is_the_dense_one(logits: Any, components: Any, coordinate: Any) -> None:
-    choice = Preconditioner(logits, components, coordinate, damping=0.07)
+def test_natural_gradient_is_the_dense_one(
+    logits: Any, components: Any, coordinate: Any, units: Any
+) -> None:
+    choice = Preconditioner(logits, components, coordinate, units, damping=0.07)
     mixture, y = make(seed=3), np.array([0.3, -0.8])
     natural = natural_gradient(mixture, y, choice)
     expected = dense_natural_gradient(mixture, y, choice)
     # Condition numbers below 100, pinv's own rounding included.
     np.testing.assert_allclose(flat(natural), expected, rtol=1e-12, atol=1e-13)
+
+
+def example(mixture: GaussianMixture, i: Any) -> GaussianMixture:
+    """One mixture of a batch."""
+    return jax.tree.map(lambda leaf: leaf[i], mixture)  # of gradients too
+
+
+@pytest.mark.parametrize("coordinate", COORDINATES)
+@pytest.mark.parametrize("components", COMPONENTS)
+def test_units_are_those_of_the_whole_batch(components: Any, coordinate: Any) -> None:
+    choice = Preconditioner("plain", components, coordinate, "batch", damping=0.07)
+    mixture, y = make(batch=(2, 3), seed=3), np.random.default_rng(4).normal(size=(2, 3, 2))
+    natural = natural_gradient(mixture, y, choice)
+    units = units_of(mixture.scales)
+    for i in np.ndindex(2, 3):
+        expected = dense_natural_gradient(example(mixture, i), y[i], choice, units)
+        np.testing.assert_allclose(flat(example(natural, i)), expected, rtol=1e-12, atol=1e-13)
+    # The test can tell: the units of one example alone are others.
+    alone = units_of(mixture.scales[0, 0])
+    assert np.abs(np.log(alone / units)).max() > 0.05
+
+
+@pytest.mark.parametrize(("units", "power"), [("batch", -1), ("target", 1)])
+def test_units_of_the_batch_make_the_gradient_that_of_the_data_in_any_units(
+    units: Any, power: int
+) -> None:
+    """Data in units that are smaller by `c`: as for `nll`, one over `c` in the gradient.
+
+    In units of the target the cotangents of the means grow by `c` instead, so that their balance
+    with those of the logits depends on the units of the data.
+    """
+    choice = Preconditioner(units=units)
+    mixture, y = make(batch=(5,), seed=3), np.random.default_rng(4).normal(size=(5, 2))
+    c = np.array([8.0, 1 / 64])
+    scaled = GaussianMixture(mixture.logits, c * mixture.means, c * mixture.scales)
+    before, after = natural_gradient(mixture, y, choice), natural_gradient(scaled, c * y, choice)
+    exact = {"rtol": 64 * EPS, "atol": 64 * EPS}
+    np.testing.assert_allclose(after.logits, before.logits, **exact)
+    np.testing.assert_allclose(after.means, before.means * c**power, **exact)
+    np.testing.assert_allclose(after.scales, before.scales / c, **exact)
+    plain, plain_scaled = (jax.vmap(nll_gradient)(m, t) for m, t in ((mixture, y), (scaled, c * y)))
+    np.testing.assert_allclose(plain_scaled.logits, plain.logits, **exact)
+    np.testing.assert_allclose(plain_scaled.means, plain.means / c, **exact)
+    np.testing.assert_allclose(plain_scaled.scales, plain.scales / c, **exact)
+    default = natural_gradient(mixture, y)
+    assert np.array_equal(default.means, before.means) == (units == "batch")
+
+
+# Relaxation
+
+
+RELAXED = [
+    Preconditioner("plain", components, coordinate, units, damping=0.07)
+    for components in COMPONENTS
+    for coordinate, units in (("log_scale", "batch"), ("scale", "target"))
+]
+
+
+def relaxed_gradient(
+    mixture: GaussianMixture, y: np.ndarray, choice: Preconditioner, eps: float
+) -> list[np.ndarray]:
+    """Plain logits and relaxed responsibilities, in NumPy alone; a batch of mixtures."""
+    psi, mu, sigma = (np.asarray(leaf) for leaf in jax.tree.leaves(mixture))
+    pi = special.softmax(psi, axis=-1)
+    z = (y[:, None, :] - mu) / sigma
+    joint = pi * stats.norm.pdf(z).prod(axis=-1) / sigma.prod(axis=-1)
+    rho = joint / joint.sum(axis=-1, keepdims=True)
+    rho = (1 - eps) * rho + eps / pi.shape[-1]
+    if eps > 0:
+        z = np.minimum(np.maximum(z, -1 / (2 * eps)), 1 / (2 * eps))
+    divisor = {"rho/pi": pi, "damped": pi + choice.damping, "rho": 1.0, "plain": 1.0}
+    weight = (rho / divisor[choice.components])[..., None]
+    if choice.components == "plain":
+        return [pi - rho, -weight * z / sigma, weight * (1 - z**2) / sigma]
+    square = units_of(sigma) ** 2 if choice.units == "batch" else 1.0
+    half = weight * (1 - z**2) / 2
+    scales = half / sigma if choice.coordinate == "log_scale" else half * sigma / square
+    return [pi - rho, -weight * sigma * z / square, scales]
+
+
+@pytest.mark.parametrize("eps", [0.0, 1e-3, 0.1, 0.4, 1.0])
+@pytest.mark.parametrize("choice", RELAXED, ids=str)
+def test_relaxation_shares_every_target_and_limits_the_residuals(
+    choice: Preconditioner, eps: float
+) -> None:
+    mixture, y = make(batch=(6,), seed=3), 2 * np.random.default_rng(4).normal(size=(6, 2))
+    expected = relaxed_gradient(mixture, y, choice, eps)
+    z = np.abs(mixture.standardize(y))
+    assert (z.max() > 0.5 / max(eps, 1e-9)) == (eps >= 0.1)  # the limit is met, at large eps
+    given = partial(natural_gradient, preconditioner=choice)
+    for natural in (
+        given(mixture, y, relaxation=eps),
+        jax.jit(given)(mixture, y, relaxation=eps),
+        given(mixture, y, relaxation=np.float32(eps)) if eps in (0.0, 1.0) else None,
+    ):
+        if natural is not None:
+            for actual, desired in zip(jax.tree.leaves(natural), expected, strict=True):
+                np.testing.assert_allclose(actual, desired, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("eps", [0.01, 0.1])
+def test_relaxation_of_the_plain_gradient_is_that_of_a_mixed_objective(eps: float) -> None:
+    """Without a limit that is met: (1 - eps) NLL + eps mean_k(-log pi_k N_k)."""
+    mixture, y = make(batch=(5,), seed=3), 0.2 * np.random.default_rng(4).normal(size=(5, 2))
+    assert np.abs(mixture.standardize(y)).max() < 0.5 / eps
+
+    def mixed(leaves: list[jax.Array], t: jax.Array) -> jax.Array:
+        psi, mu, sigma = leaves
+        log_normal = jax.scipy.stats.norm.logpdf(t[:, None, :], mu, sigma).sum(axis=-1)
+        joint = jax.nn.log_softmax(psi) + log_normal
+        return -((1 - eps) * jax.nn.logsumexp(joint, axis=-1) + eps * joint.mean(axis=-1)).sum()
+
+    expected = jax.jit(jax.grad(mixed))(jax.tree.leaves(mixture), jnp.asarray(y))
+    choice = Preconditioner("plain", "plain")
+    natural = natural_gradient(mixture, y, choice, eps)
+    for actual, desired in zip(jax.tree.leaves(natural), expected, strict=True):
+        np.testing.assert_allclose(actual, desired, rtol=1e-12, atol=1e-13)
+    without = natural_gradient(mixture, y, choice)
+    assert np.abs(flat(natural) - flat(without)).max() > eps / 10  # the test can tell
+
+
+@pytest.mark.parametrize("name", PRECONDITIONERS)
+def test_no_relaxation_is_none_however_it_is_said(name: str) -> None:
+    mixture, y = make(batch=(5,), seed=3), 3 * np.random.default_rng(4).normal(size=(5, 2))
+    call = jax.jit(lambda eps: natural_gradient(mixture, y, name, eps))
+    omitted = jax.jit(lambda: natural_gradient(mixture, y, name))()
+    # A rounding below zero, where a schedule ends, is zero as well.
+    for relaxed in (call(0.0), call(jnp.zeros(())), call(-1e-7), call(-1e-30)):
+        np.testing.assert_allclose(flat(relaxed), flat(omitted), rtol=1e-12, atol=1e-13)
+    np.testing.assert_array_equal(
+        flat(natural_gradient(mixture, y, name, 0.0)), flat(natural_gradient(mixture, y, name))
+    )
+    assert np.abs(flat(call(0.05)) - flat(omitted)).max() > 1e-3
+
+
+def test_relaxation_gives_every_component_a_share() -> None:
+    """A component without weight, far from every target, still moves towards them."""
+    logits, means = np.array([0.0, -1e3]), np.array([[0.0], [50.0]])
+    mixture, y = GaussianMixture(logits, means, np.ones((2, 1))), np.array([0.1])
+    assert natural_gradient(mixture, y).means[1] == 0.0
+    relaxed = natural_gradient(mixture, y, relaxation=0.1)
+    # rho = eps / K = 0.05, z limited to 5, and the damping: 0.05 / 0.1 * 5.
+    np.testing.assert_allclose(relaxed.means[1], 2.5, rtol=1e-12)
+    np.testing.assert_allclose(relaxed.logits, [0.05, -0.05], rtol=1e-12)
 
 
 def test_derived_is_the_pseudo_inverse_of_the_whole_matrix() -> None:
@@ -388,27 +557,39 @@ def test_listing_is_no_natural_gradient() -> None:
 
 
 def test_presets() -> None:
-    assert set(PRECONDITIONERS) == {"default", "derived", "eq68", "listing", "damped"}
+    assert set(PRECONDITIONERS) == {
+        "default", "undamped", "derived", "eq68", "listing", "damped",
+    }  # fmt: skip
     mixture, y = make(seed=3), np.array([0.3, -0.8])
     plain = nll_gradient(mixture, y)
-    default, derived = natural_gradient(mixture, y), natural_gradient(mixture, y, "derived")
-    np.testing.assert_allclose(default.logits, plain.logits, rtol=1e-13, atol=1e-14)
-    for name in ("means", "scales"):
-        np.testing.assert_array_equal(getattr(default, name), getattr(derived, name))
-    choice = Preconditioner("damped", "damped")
-    np.testing.assert_allclose(
-        flat(natural_gradient(mixture, y, "damped")),
-        dense_natural_gradient(mixture, y, choice),
-        rtol=1e-12,
-        atol=1e-13,
-    )
+    found = {name: natural_gradient(mixture, y, name) for name in PRECONDITIONERS}
+    for name in ("default", "undamped"):
+        np.testing.assert_allclose(found[name].logits, plain.logits, rtol=1e-13, atol=1e-14)
+    for name in ("derived", "eq68", "listing"):
+        for leaf in ("means", "scales"):
+            expected = getattr(found["undamped"], leaf)
+            np.testing.assert_array_equal(getattr(found[name], leaf), expected)
+    for name, choice in (
+        ("default", Preconditioner("plain", "damped", "log_scale", "batch", 0.1)),
+        ("undamped", Preconditioner("plain", "rho/pi", "scale", "target")),
+        ("derived", Preconditioner("natural", "rho/pi", "scale", "target")),
+        ("damped", Preconditioner("damped", "damped", "scale", "target", 0.01)),
+    ):
+        expected = dense_natural_gradient(mixture, y, choice)
+        np.testing.assert_allclose(flat(found[name]), expected, rtol=1e-12, atol=1e-13)
+    for leaf, other in zip(
+        *map(jax.tree.leaves, (natural_gradient(mixture, y), found["default"])), strict=True
+    ):
+        np.testing.assert_array_equal(leaf, other)
 
 
 def test_small_steps_agree_between_coordinates() -> None:
     """A natural gradient does not depend on the coordinate; as a cotangent it does."""
     mixture, y = make(seed=3), np.array([0.3, -0.8])
-    scale = natural_gradient(mixture, y, Preconditioner(coordinate="scale")).scales
-    log_scale = natural_gradient(mixture, y, Preconditioner(coordinate="log_scale")).scales
+    scale, log_scale = (
+        natural_gradient(mixture, y, Preconditioner("plain", "rho/pi", coordinate, "target")).scales
+        for coordinate in ("scale", "log_scale")
+    )
     # Factor sigma^2 between the cotangents ...
     np.testing.assert_allclose(scale, np.asarray(mixture.scales) ** 2 * log_scale, rtol=8 * EPS)
     # ... and the same step: of sigma by `scale`, of log sigma by its pull-back.
@@ -429,6 +610,11 @@ def test_batch_axes_and_transformations() -> None:
         whole = jax.jit(call)(mixture, y)
         assert whole.logits.shape == (4, 5, 3)
         assert whole.means.shape == whole.scales.shape == (4, 5, 3, 2)
+        if PRECONDITIONERS[name].units == "batch":  # mapped, each example is a batch of its own
+            call = partial(
+                call, preconditioner=dataclasses.replace(PRECONDITIONERS[name], units="target")
+            )
+            whole = jax.jit(call)(mixture, y)
         mapped = jax.jit(jax.vmap(jax.vmap(call)))(mixture, y)
         for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(mapped), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
@@ -441,6 +627,7 @@ PROPERTIES: dict[tuple[Any, ...], Callable[..., Any]] = {}
 
 
 def compiled(*choice: Any) -> Callable[..., Any]:
+    """Of a choice of logits, components, coordinate and units; compiled once."""
     if choice not in PROPERTIES:
         PROPERTIES[choice] = jax.jit(
             partial(natural_gradient, preconditioner=Preconditioner(*choice))
@@ -471,7 +658,7 @@ def mixtures(draw: st.DrawFn, extreme: bool) -> tuple[list[np.ndarray], np.ndarr
     return [a.astype(dtype) for a in (logits, means, scales)], y.astype(dtype)
 
 
-CHOICES = list(zip(LOGITS, [*COMPONENTS, *COMPONENTS], strict=False))
+CHOICES = [*zip(LOGITS, itertools.cycle(COMPONENTS)), ("plain", "damped")]  # the default too
 
 
 @quick
@@ -479,14 +666,18 @@ CHOICES = list(zip(LOGITS, [*COMPONENTS, *COMPONENTS], strict=False))
     mixtures(extreme=True),
     st.sampled_from(CHOICES),
     st.sampled_from(COORDINATES),
+    st.sampled_from(UNITS),
 )
 def test_finite_and_bounded_everywhere(
-    drawn: tuple[list[np.ndarray], np.ndarray], choice: tuple[str, str], coordinate: str
+    drawn: tuple[list[np.ndarray], np.ndarray],
+    choice: tuple[str, str],
+    coordinate: str,
+    units: str,
 ) -> None:
     parameters, y = drawn
     with jax.enable_x64(y.dtype == np.float64):
         mixture = GaussianMixture(*parameters)
-        natural = compiled(*choice, coordinate)(mixture, y)
+        natural = compiled(*choice, coordinate, units, 0.01)(mixture, y)
     for leaf in jax.tree.leaves(natural):
         assert leaf.dtype == y.dtype
     assert np.isfinite(natural.logits).all()
@@ -509,7 +700,9 @@ def test_logits_sum_to_zero_where_they_should(drawn: tuple[list[np.ndarray], np.
     with jax.enable_x64(y.dtype == np.float64):
         mixture = GaussianMixture(*parameters)
         for logits in ("plain", "natural", "damped"):
-            gradient = np.asarray(compiled(logits, "rho", "scale")(mixture, y).logits, float)
+            gradient = np.asarray(
+                compiled(logits, "rho", "scale", "target", 0.01)(mixture, y).logits, float
+            )
             size = np.abs(gradient).max() + 1.0
             # The damped solve divides rounding by the damping.
             assert abs(gradient.sum()) <= 64 * eps * size * (100 if logits == "damped" else 1)
@@ -523,10 +716,12 @@ def test_ordinary_mixtures_agree_with_dense_algebra(
     parameters, y = drawn
     exact = [p.astype(np.float64) for p in parameters]
     expected = dense_natural_gradient(
-        GaussianMixture(*exact), y.astype(np.float64), Preconditioner("natural")
+        GaussianMixture(*exact), y.astype(np.float64), PRECONDITIONERS["derived"]
     )
     with jax.enable_x64(y.dtype == np.float64):
-        natural = flat(compiled("natural", "rho/pi", "scale")(GaussianMixture(*parameters), y))
+        natural = flat(
+            compiled("natural", "rho/pi", "scale", "target")(GaussianMixture(*parameters), y)
+        )
     # Errors of z^2 / 2, up to 1e3, become relative errors of the responsibilities.
     tolerance = 1e4 * float(np.finfo(y.dtype).eps)
     np.testing.assert_allclose(natural, expected, rtol=tolerance, atol=tolerance * np.ptp(expected))
@@ -544,7 +739,7 @@ def test_an_overflowing_ratio_saturates(dtype: Any, name: str, coordinate: str) 
     choice = PRECONDITIONERS[name]
     with jax.enable_x64(dtype == np.float64):
         mixture = GaussianMixture(*(a.astype(dtype) for a in mixture_))
-        call = compiled(choice.logits, choice.components, coordinate)
+        call = compiled(choice.logits, choice.components, coordinate, choice.units)
         natural = call(mixture, y.astype(dtype))
         assert natural.logits.dtype == dtype
         for leaf in jax.tree.leaves(natural):
@@ -575,8 +770,9 @@ def test_resolve_preconditioner() -> None:
     ("arguments", "message"),
     [
         ({"logits": "best"}, "logits must be one of plain, natural, .*, got 'best'"),
-        ({"components": "pi"}, "components must be one of rho/pi, damped, rho, got 'pi'"),
+        ({"components": "pi"}, "components must be one of damped, rho/pi, rho, plain, got 'pi'"),
         ({"coordinate": "log"}, "coordinate must be one of scale, log_scale, got 'log'"),
+        ({"units": "metres"}, "units must be one of batch, target, got 'metres'"),
         ({"damping": 0.0}, "damping must be positive and finite, got 0.0"),
         ({"damping": -1.0}, "damping must be positive"),
         ({"damping": float("inf")}, "damping must be positive"),
@@ -622,7 +818,7 @@ TRUE_WEIGHTS = [(0.896, 0.104), (0.688, 0.208, 0.104)]
 
 
 @pytest.mark.parametrize("weights", TRUE_WEIGHTS)
-@pytest.mark.parametrize("name", ["default", "derived", "eq68", "damped"])
+@pytest.mark.parametrize("name", ["default", "undamped", "derived", "eq68", "damped"])
 def test_consistent_choices_come_to_rest_at_the_true_weights(
     name: str, weights: tuple[float, ...]
 ) -> None:

@@ -32,6 +32,7 @@ def gradient(objective: Any) -> list[np.ndarray]:
     ("method", "preconditioner"),
     [
         ("nGEM", PRECONDITIONERS["default"]),
+        ("nGEM (undamped)", PRECONDITIONERS["undamped"]),
         ("nGEM (listing)", PRECONDITIONERS["listing"]),
         ("nGEM (derived)", PRECONDITIONERS["derived"]),
         ("nGEM (damped)", PRECONDITIONERS["damped"]),
@@ -57,20 +58,29 @@ def test_a_method_is_ngem_with_its_preconditioner(
 def test_methods_are_distinct_and_plain_ones_are_plain() -> None:
     assert methods.get_objective("NLL", "log_scale") is nll
     assert methods.get_objective("SGEM") is sgem
-    assert set(methods.METHODS) >= {"NLL", "SGEM", "nGEM"}
+    assert set(methods.METHODS) >= {"NLL", "SGEM", "nGEM", "nGEM (undamped)"}
     compared = [methods.get_objective(method) for method in methods.METHODS if method != "SGEM"]
     logits = {tuple(gradient(objective)[0].round(4).tolist()) for objective in compared}
-    assert len(logits) == len(compared) - 1  # NLL and nGEM share the gradient of the logits
+    assert len(logits) == len(compared) - 2  # NLL, nGEM and the undamped: plain logits
     means = {tuple(gradient(objective)[1].round(4).ravel().tolist()) for objective in compared}
-    assert len(means) == 3  # NLL, damped, and the rest
+    assert len(means) == 4  # NLL, nGEM, damped, and the rest
 
 
 def test_an_objective_is_one_object_however_it_is_asked_for() -> None:
     """Programs are compiled once for an objective, compared by identity."""
-    one = methods.get_objective("nGEM")
-    assert methods.get_objective("nGEM", "scale") is one
-    assert methods.get_objective(method="nGEM", coordinate="scale") is one
-    assert methods.get_objective("nGEM", "log_scale") is not one
+    for method, own, other in (
+        ("nGEM", "log_scale", "scale"),
+        ("nGEM (undamped)", "scale", "log_scale"),
+    ):
+        one = methods.get_objective(method)
+        assert methods.get_objective(method, own) is one
+        assert methods.get_objective(method=method, coordinate=own) is one
+        assert methods.get_objective(method, other) is not one
+
+
+def test_ngem_is_the_default_of_the_package() -> None:
+    for a, b in zip(gradient(methods.get_objective("nGEM")), gradient(ngem), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_unknown_methods_and_coordinates_are_named() -> None:
@@ -82,6 +92,6 @@ def test_unknown_methods_and_coordinates_are_named() -> None:
 
 def test_slugs_are_names_of_files() -> None:
     slugs = [methods.slug(method) for method in methods.METHODS]
-    assert slugs[:4] == ["NLL", "SGEM", "nGEM", "nGEM-listing"]
+    assert slugs[:4] == ["NLL", "SGEM", "nGEM", "nGEM-undamped"]
     assert len(set(slugs)) == len(slugs)
     assert methods.slug("σ ~ U(0, 1), lr=0.1") == "U-0-1-lr=0.1"

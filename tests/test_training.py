@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from flax import nnx
 
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.networks import MixtureDensityNetwork, PlainMixture
-from ngem_tutorial.objectives import ngem, nll
+from ngem_tutorial.objectives import ngem, nll, relaxation_schedule
 from ngem_tutorial.training import Failure, NonFiniteError, fit
 
 N, BATCH, EPOCHS = 20, 6, 4  # three batches an epoch, two examples left out
@@ -37,7 +37,12 @@ run = partial(fit, epochs=EPOCHS, batch_size=BATCH, learning_rate=1e-2)
 
 
 def reference(
-    make_model: Callable[[nnx.Rngs], Any], objective: Any, optimizer: Any, seed: int, x: Any
+    make_model: Callable[[nnx.Rngs], Any],
+    objective: Any,
+    optimizer: Any,
+    seed: int,
+    x: Any,
+    relaxation: Sequence[float] | None = None,
 ) -> list[np.ndarray]:
     """The same training as a Python loop over updates, one seed, nothing compiled but Flax."""
     model_key, shuffle_key = jax.random.split(jax.random.key(seed))
@@ -48,9 +53,14 @@ def reference(
         for batch in range(N // BATCH):
             rows = order[batch * BATCH : (batch + 1) * BATCH]
             x_batch = None if x is None else x[rows]
+            more = {}
+            if relaxation is not None:
+                more["relaxation"] = relaxation[epoch * (N // BATCH) + batch]
 
-            def loss(p: Any, rows: Any = rows, x_batch: Any = x_batch) -> jax.Array:
-                return objective(nnx.merge(graph, p, rest)(x_batch), Y[rows]).mean()
+            def loss(
+                p: Any, rows: Any = rows, x_batch: Any = x_batch, more: Any = more
+            ) -> jax.Array:
+                return objective(nnx.merge(graph, p, rest)(x_batch), Y[rows], **more).mean()
 
             updates, state = optimizer.update(jax.grad(loss)(params), state, params)
             params = optax.apply_updates(params, updates)
@@ -71,6 +81,25 @@ def test_fit_equals_a_python_loop(make_model: Any, x: Any, optimizer: Any, objec
         params = jax.tree.leaves(nnx.state(result.model(index), nnx.Param))
         for a, b in zip(params, expected, strict=True):
             np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("make_model", "x", "optimizer"),
+    [(make_network, X, optax.adam), (make_plain, None, optax.sgd)],
+)
+def test_fit_relaxes_each_update_by_its_schedule(make_model: Any, x: Any, optimizer: Any) -> None:
+    updates = EPOCHS * (N // BATCH)
+    schedule = relaxation_schedule(updates, initial=0.4, fraction=0.5)
+    values = [0.4 * max(1 - i / 6, 0.0) for i in range(updates)]
+    result = run(make_model, ngem, x, Y, optimizer=optimizer, relaxation=schedule, seeds=(3,))
+    expected = reference(make_model, ngem, optimizer(1e-2), 3, x, values)
+    params = jax.tree.leaves(nnx.state(result.model(0), nnx.Param))
+    for a, b in zip(params, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
+    without = run(make_model, ngem, x, Y, optimizer=optimizer, seeds=(3,))
+    others = jax.tree.leaves(nnx.state(without.model(0), nnx.Param))
+    # The test can tell: without, the training ends elsewhere.
+    assert max(np.abs(a - b).max() for a, b in zip(params, others, strict=True)) > 1e-3
 
 
 def test_metrics_loss_and_probes_are_those_of_the_model() -> None:

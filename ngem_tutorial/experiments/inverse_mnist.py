@@ -91,12 +91,8 @@ PRESETS: dict[int, dict[str, Config]] = {
         "paper": dataclasses.replace(
             _PAPER,
             num_components=10,
-<<<<<<< HEAD
-            methods=("NLL", "nGEM (listing)", "nGEM (undamped)", "nGEM (derived)"),
-=======
             seeds=(1, 2, 3),
-            methods=("NLL", "nGEM (listing)", "nGEM", "nGEM (derived)"),
->>>>>>> k10
+            methods=("NLL", "nGEM (listing)", "nGEM (undamped)", "nGEM (derived)"),
         ),
     },
     20: {

@@ -6,7 +6,7 @@ import dataclasses
 import re
 from functools import cache, partial
 
-from ngem_tutorial.fisher import PRECONDITIONERS, Coordinate
+from ngem_tutorial.fisher import PRECONDITIONERS, Coordinate, Preconditioner
 from ngem_tutorial.objectives import ngem, nll, sgem
 from ngem_tutorial.training import Objective
 
@@ -21,8 +21,9 @@ _PRESETS = {
 }
 
 METHODS: tuple[str, ...] = ("NLL", "SGEM", *_PRESETS)
-"""Names of the compared objectives. `nGEM` is the package's default preconditioner, `listing` the
-code of the paper's Appendix C, `derived` its section 3.3 with the Moore-Penrose inverse."""
+"""Names of the compared objectives. `nGEM` is the package's default preconditioner, `undamped` the
+same without damping and in the paper's coordinates, `listing` the code of the paper's Appendix C,
+`derived` its section 3.3 with the Moore-Penrose inverse."""
 
 
 def get_objective(method: str, coordinate: Coordinate | None = None) -> Objective:
@@ -30,8 +31,8 @@ def get_objective(method: str, coordinate: Coordinate | None = None) -> Objectiv
 
     Args:
         method: one of `METHODS`.
-        coordinate: in which coordinate of the scale the Fisher block acts, if not in that of the
-            preset; without effect on `NLL` and `SGEM`.
+        coordinate: in which coordinate of the scale the Fisher block acts, None for that of the
+            method's preset; without effect on `NLL` and `SGEM`.
 
     Returns:
         A function of a mixture and targets: one value per example.
@@ -39,7 +40,14 @@ def get_objective(method: str, coordinate: Coordinate | None = None) -> Objectiv
     Raises:
         ValueError: if there is no such method or coordinate.
     """
-    return _objective(method, coordinate)
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    if method not in _PRESETS:
+        return _objective(method, None)
+    choice = PRECONDITIONERS[_PRESETS[method]]
+    if coordinate is not None:
+        choice = dataclasses.replace(choice, coordinate=coordinate)
+    return _objective(method, choice)
 
 
 def slug(name: str) -> str:
@@ -55,12 +63,7 @@ def slug(name: str) -> str:
 
 
 @cache
-def _objective(method: str, coordinate: Coordinate | None) -> Objective:
-    if method in ("NLL", "SGEM"):
+def _objective(method: str, choice: Preconditioner | None) -> Objective:
+    if choice is None:
         return nll if method == "NLL" else sgem
-    if method not in _PRESETS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
-    preset = PRECONDITIONERS[_PRESETS[method]]
-    if coordinate is not None:
-        preset = dataclasses.replace(preset, coordinate=coordinate)
-    return partial(ngem, preconditioner=preset)
+    return partial(ngem, preconditioner=choice)

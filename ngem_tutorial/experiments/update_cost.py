@@ -396,7 +396,7 @@ def compare_ratios(times: pd.DataFrame) -> pd.DataFrame:
     printed = {(n.condition, n.method): n for n in PUBLISHED if n.table == "Table 6"}
     rows = []
     for task in (task.name for task in PAPER_TASKS if task.name in own.index):
-        ngem, nll = printed[task, "nGEM (undamped)"], printed[task, "NLL"]
+        ngem, nll = printed[task, "nGEM"], printed[task, "NLL"]
         paper = ngem.mean / nll.mean
         relative = np.hypot(ngem.sd / ngem.mean, nll.sd / nll.mean) / np.sqrt(_PAPER_RUNS)
         half = paper * relative * special.stdtrit(2 * _PAPER_RUNS - 2, 0.975)

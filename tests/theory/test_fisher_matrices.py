@@ -343,12 +343,13 @@ def test_only_damping_bounds_the_entry_of_a_starving_component(weight: float) ->
     own, other = np.array([10.0]), np.array([0.0])
     entry = {
         name: [abs(float(natural_gradient(mixture, y, name).logits[1])) for y in (own, other)]
-        for name in ("derived", "eq68", "damped", "default")
+        for name in ("derived", "eq68", "damped", "undamped", "default")
     }
     # With two components F has the eigenvalue 2 pi (1 - pi); r is (0, 1 / pi) or (1 / (1 - pi), 0).
     assert entry["eq68"] == pytest.approx([1 / weight - 1, 1.0], rel=1e-9)
     assert entry["derived"] == pytest.approx([0.5 / weight, 0.5 / (1 - weight)], rel=1e-9)
-    assert entry["default"] == pytest.approx([1 - weight, weight], rel=1e-9)
+    for name in ("undamped", "default"):
+        assert entry[name] == pytest.approx([1 - weight, weight], rel=1e-9)
     eigenvalue = 2 * weight * (1 - weight) + 0.01
     assert entry["damped"] == pytest.approx(
         [(1 - weight) / eigenvalue, weight / eigenvalue], rel=1e-9

@@ -60,7 +60,7 @@ def plain_gradient(logits: Any, means: Any, scales: Any, y: Any) -> tuple[np.nda
 
 
 @pytest.mark.claim("alg-ngem")
-@pytest.mark.parametrize("name", ["derived", "listing", "default"])
+@pytest.mark.parametrize("name", ["derived", "listing", "undamped", "default"])
 def test_update_of_the_network_is_the_jacobian_applied_to_the_natural_gradients(name: str) -> None:
     """Line 8 with an explicit Jacobian for each example, in place of the package's reverse rule."""
     graph, state = nnx.split(MixtureDensityNetwork(1, 2, 2, hidden=(3,), rngs=nnx.Rngs(0)))
@@ -75,6 +75,7 @@ def test_update_of_the_network_is_the_jacobian_applied_to_the_natural_gradients(
     jacobian = jax.tree.leaves(jax.jit(jax.jacobian(outputs))(vector))
     mixture = [np.asarray(leaf) for leaf in jax.tree.leaves(jax.jit(outputs)(vector))]
     expected = np.zeros(len(vector))
+    square = stats.gmean(mixture[2].reshape(-1, 2)) ** 2  # units of the batch
     for n in range(5):
         psi, mu, sigma = (leaf[n] for leaf in mixture)
         pi, rho, g_psi, g_mu, g_sigma = plain_gradient(psi, mu, sigma, y[n])
@@ -82,10 +83,14 @@ def test_update_of_the_network_is_the_jacobian_applied_to_the_natural_gradients(
         n_psi = {
             "derived": np.linalg.pinv(f, hermitian=True) @ g_psi,
             "listing": pi * (rho / pi).sum() - rho / pi,
+            "undamped": g_psi,
             "default": g_psi,
         }[name]
         n_mu = g_mu / (pi[:, None] / sigma**2)
         n_sigma = g_sigma / (2 * pi[:, None] / sigma**2)
+        if name == "default":
+            n_mu = g_mu * sigma**2 / (pi[:, None] + 0.1) / square
+            n_sigma = g_sigma / (2 * (pi[:, None] + 0.1))
         for j, cotangent in zip(jacobian, (n_psi, n_mu, n_sigma), strict=True):
             expected += np.tensordot(cotangent, np.asarray(j)[n], axes=cotangent.ndim) / 5
     np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-12)
@@ -132,7 +137,7 @@ def test_damped_logits_have_the_closed_form(drawn: tuple[np.ndarray, ...], dampi
     t = (pi * g * a).sum() / (damping * pi * a).sum()
     expected = np.linalg.solve(f + damping * np.eye(len(pi)), g)
     np.testing.assert_allclose(a * (g + pi * t), expected, rtol=1e-9, atol=1e-10)
-    choice = Preconditioner("damped", "damped", damping=damping)
+    choice = Preconditioner("damped", "damped", "scale", "target", damping=damping)
     mixture = GaussianMixture(*drawn[:3])
     got = natural_gradient(mixture, drawn[3], choice).logits
     np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-10)
@@ -143,7 +148,8 @@ def test_damped_logits_have_the_closed_form(drawn: tuple[np.ndarray, ...], dampi
 @jax.grad
 def gradient_of_log_scales(s: Any, logits: Any, means: Any, y: Any, coordinate: Any) -> jax.Array:
     mixture = GaussianMixture(logits, means, jnp.exp(s))
-    return ngem(mixture, y, Preconditioner(coordinate=coordinate))
+    choice = Preconditioner("plain", "rho/pi", coordinate, "target")
+    return ngem(mixture, y, choice)
 
 
 @pytest.mark.claim("prop-natural-step")
@@ -191,12 +197,15 @@ def fixed_point() -> tuple[np.ndarray, ...]:
 
 
 @pytest.mark.claim("cor-stationary-points")
-@pytest.mark.parametrize("components", ["rho/pi", "damped", "rho"])
+@pytest.mark.parametrize(
+    ("coordinate", "units"), [("scale", "target"), ("log_scale", "batch"), ("scale", "batch")]
+)
+@pytest.mark.parametrize("components", ["rho/pi", "damped", "rho", "plain"])
 @pytest.mark.parametrize("logits", ["plain", "natural", "eq68", "damped"])
 def test_average_preconditioned_gradient_vanishes_with_the_plain_one(
-    logits: Any, components: Any
+    logits: Any, components: Any, coordinate: Any, units: Any
 ) -> None:
-    choice = Preconditioner(logits, components)
+    choice = Preconditioner(logits, components, coordinate, units, damping=0.01)
 
     def average(mixture: tuple[np.ndarray, ...]) -> np.ndarray:
         n = len(SAMPLE)
@@ -221,7 +230,7 @@ def test_the_listing_is_excluded_from_it() -> None:
     batch = GaussianMixture(
         np.tile(np.log(weights), (2, 1)), np.tile(means, (2, 1, 1)), np.ones((2, 2, 1))
     )
-    for name, size in (("default", 0.0), ("derived", 0.0), ("listing", 0.8)):
+    for name, size in (("default", 0.0), ("undamped", 0.0), ("derived", 0.0), ("listing", 0.8)):
         average = weights @ natural_gradient(batch, means, name).logits
         assert np.abs(average).max() == pytest.approx(size, abs=1e-12)
 
@@ -279,7 +288,9 @@ def test_factors_of_one_component(dtype: Any, coordinate: Any, beta: float) -> N
         np.exp(2 * rng.normal(size=(8, 1, 2))).astype(dtype),
     )
     y = rng.normal(size=(8, 2)).astype(dtype)
-    objective = partial(ngem, preconditioner=Preconditioner(coordinate=coordinate))
+    objective = partial(
+        ngem, preconditioner=Preconditioner("plain", "rho/pi", coordinate, "target")
+    )
     ours = jax.jit(jax.grad(lambda m: objective(m, y).sum()))(mixture)
 
     @jax.jit
