@@ -477,8 +477,8 @@ def test_relaxation_gives_every_component_a_share() -> None:
     mixture, y = GaussianMixture(logits, means, np.ones((2, 1))), np.array([0.1])
     assert natural_gradient(mixture, y).means[1] == 0.0
     relaxed = natural_gradient(mixture, y, relaxation=0.1)
-    # rho = eps / K = 0.05, z limited to 5, and the damping: 0.05 / 0.1 * 5.
-    np.testing.assert_allclose(relaxed.means[1], 2.5, rtol=1e-12)
+    # rho = eps / K = 0.05, z limited to 5, and the damping: 0.05 / 0.25 * 5.
+    np.testing.assert_allclose(relaxed.means[1], 1.0, rtol=1e-12)
     np.testing.assert_allclose(relaxed.logits, [0.05, -0.05], rtol=1e-12)
 
 
@@ -570,7 +570,7 @@ def test_presets() -> None:
             expected = getattr(found["undamped"], leaf)
             np.testing.assert_array_equal(getattr(found[name], leaf), expected)
     for name, choice in (
-        ("default", Preconditioner("plain", "damped", "log_scale", "batch", 0.1)),
+        ("default", Preconditioner("plain", "damped", "log_scale", "batch", 0.25)),
         ("undamped", Preconditioner("plain", "rho/pi", "scale", "target")),
         ("derived", Preconditioner("natural", "rho/pi", "scale", "target")),
         ("damped", Preconditioner("damped", "damped", "scale", "target", 0.01)),

@@ -89,8 +89,8 @@ def test_update_of_the_network_is_the_jacobian_applied_to_the_natural_gradients(
         n_mu = g_mu / (pi[:, None] / sigma**2)
         n_sigma = g_sigma / (2 * pi[:, None] / sigma**2)
         if name == "default":
-            n_mu = g_mu * sigma**2 / (pi[:, None] + 0.1) / square
-            n_sigma = g_sigma / (2 * (pi[:, None] + 0.1))
+            n_mu = g_mu * sigma**2 / (pi[:, None] + 0.25) / square
+            n_sigma = g_sigma / (2 * (pi[:, None] + 0.25))
         for j, cotangent in zip(jacobian, (n_psi, n_mu, n_sigma), strict=True):
             expected += np.tensordot(cotangent, np.asarray(j)[n], axes=cotangent.ndim) / 5
     np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-12)
