@@ -99,7 +99,7 @@ def pairs(measured: pd.DataFrame) -> pd.DataFrame:
         )
         difference = number.mean - nll.mean
         prefix = ours[3].removesuffix(OURS)
-        for variant in (OURS, "nGEM (derived)", "nGEM (undamped)"):
+        for variant in (OURS, "nGEM (derived)", "nGEM (undamped)", "nGEM"):
             key = (*ours[:3], prefix + variant)
             if key not in runs or other not in runs:
                 continue

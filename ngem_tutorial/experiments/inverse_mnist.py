@@ -20,7 +20,7 @@ import pandas as pd
 from flax import nnx
 
 from ngem_tutorial.datasets import LabelledImages, mnist
-from ngem_tutorial.experiments.methods import get_objective, slug
+from ngem_tutorial.experiments.methods import get_objective, get_relaxation, slug
 from ngem_tutorial.experiments.study import Unit
 from ngem_tutorial.metrics import weight_entropy
 from ngem_tutorial.mixtures import GaussianMixture
@@ -60,6 +60,7 @@ class Config:
         "nGEM (undamped)",
         "nGEM (derived)",
         "SGEM",
+        "nGEM",
     )
     min_scale: float = 0.01
     """Floor of the scales, in units of the pixels' range. Many pixels of a class are always zero,
@@ -79,7 +80,7 @@ class Config:
 
 _POINTS = (0, 1, 2, 3, 5, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90, 100)
 _PAPER = Config(record_epochs=_POINTS)
-_QUICK = Config(epochs=1, seeds=(1,), methods=("NLL", "nGEM (listing)", "nGEM (undamped)"))
+_QUICK = Config(epochs=1, seeds=(1,), methods=("NLL", "nGEM (listing)", "nGEM (undamped)", "nGEM"))
 
 PRESETS: dict[int, dict[str, Config]] = {
     3: {
@@ -92,7 +93,7 @@ PRESETS: dict[int, dict[str, Config]] = {
             _PAPER,
             num_components=10,
             seeds=(1, 2, 3),
-            methods=("NLL", "nGEM (listing)", "nGEM (undamped)", "nGEM (derived)"),
+            methods=("NLL", "nGEM (listing)", "nGEM (undamped)", "nGEM (derived)", "nGEM"),
         ),
     },
     20: {
@@ -101,7 +102,7 @@ PRESETS: dict[int, dict[str, Config]] = {
             _PAPER,
             num_components=20,
             seeds=(1, 2),
-            methods=("NLL", "nGEM (listing)", "nGEM (undamped)"),
+            methods=("NLL", "nGEM (listing)", "nGEM (undamped)", "nGEM"),
         ),
     },
 }
@@ -157,6 +158,7 @@ def train(config: Config, method: str, images: LabelledImages) -> Fit:
         epochs=config.epochs,
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
+        relaxation=get_relaxation(method, config.epochs * batches),
         optimizer=optax.adam,
         seeds=config.seeds,
         metrics={"nll": nll, "entropy": weight_entropy},

@@ -6,11 +6,13 @@ import dataclasses
 import re
 from functools import cache, partial
 
+import optax
+
 from ngem_tutorial.fisher import PRECONDITIONERS, Coordinate, Preconditioner
-from ngem_tutorial.objectives import ngem, nll, sgem
+from ngem_tutorial.objectives import ngem, nll, relaxation_schedule, sgem
 from ngem_tutorial.training import Objective
 
-__all__ = ["METHODS", "get_objective", "slug"]
+__all__ = ["METHODS", "get_objective", "get_relaxation", "slug"]
 
 _PRESETS = {
     "nGEM": "default",
@@ -50,6 +52,22 @@ def get_objective(method: str, coordinate: Coordinate | None = None) -> Objectiv
     return _objective(method, choice)
 
 
+def get_relaxation(method: str, num_updates: int) -> optax.Schedule | None:
+    """Return the schedule that a method is trained with, for `fit`; the same object each time.
+
+    Args:
+        method: one of `METHODS`.
+        num_updates: length of the training.
+
+    Returns:
+        A `relaxation_schedule` for `nGEM`, as the package recommends it; None for the others.
+
+    Raises:
+        ValueError: if `num_updates` is not positive.
+    """
+    return _schedule(num_updates) if method == "nGEM" else None
+
+
 def slug(name: str) -> str:
     """Return a name in the characters that files take.
 
@@ -67,3 +85,8 @@ def _objective(method: str, choice: Preconditioner | None) -> Objective:
     if choice is None:
         return nll if method == "NLL" else sgem
     return partial(ngem, preconditioner=choice)
+
+
+@cache
+def _schedule(num_updates: int) -> optax.Schedule:
+    return relaxation_schedule(num_updates)

@@ -21,7 +21,7 @@ from ngem_tutorial import em
 from ngem_tutorial.datasets import Sample, two_gaussians
 from ngem_tutorial.experiments import two_gaussians as free
 from ngem_tutorial.experiments import two_sinusoids as conditional
-from ngem_tutorial.experiments.methods import get_objective, slug
+from ngem_tutorial.experiments.methods import get_objective, get_relaxation, slug
 from ngem_tutorial.experiments.study import Unit
 from ngem_tutorial.experiments.two_sinusoids import Reading
 from ngem_tutorial.metrics import weight_entropy
@@ -62,6 +62,7 @@ class Config:
         "nGEM (listing)",
         "nGEM (undamped)",
         "nGEM (derived)",
+        "nGEM",
     )
     size: int = 200
     epochs: int = 50
@@ -78,7 +79,7 @@ class Config:
     the results of `two_sinusoids`."""
 
 
-_QUICK = ("NLL", "nGEM (listing)", "nGEM (undamped)")
+_QUICK = ("NLL", "nGEM (listing)", "nGEM (undamped)", "nGEM")
 
 PRESETS: dict[str, Config] = {
     "quick": Config(
@@ -123,6 +124,7 @@ def train(config: Config, weight: float, method: str, learning_rate: float) -> F
     Raises:
         ValueError: if a setting is out of range or the method is unknown.
     """
+    updates = config.epochs * (config.size // config.batch_size)
     return fit(
         _make_model,
         get_objective(method, "log_scale"),
@@ -131,11 +133,12 @@ def train(config: Config, weight: float, method: str, learning_rate: float) -> F
         epochs=config.epochs,
         batch_size=config.batch_size,
         learning_rate=learning_rate,
+        relaxation=get_relaxation(method, updates),
         optimizer=optax.sgd,
         seeds=config.seeds,
         metrics={"nll": nll, "entropy": weight_entropy},
         probes={"mixture": _mixture},
-        record_at=(config.epochs * (config.size // config.batch_size),),
+        record_at=(updates,),
         on_nonfinite="record",
         label=f"{method}, weight {weight:g}, β = {learning_rate:g}",
     )

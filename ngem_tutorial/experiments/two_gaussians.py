@@ -21,7 +21,7 @@ from flax import nnx
 
 from ngem_tutorial import em
 from ngem_tutorial.datasets import Sample, two_gaussians
-from ngem_tutorial.experiments.methods import get_objective, slug
+from ngem_tutorial.experiments.methods import get_objective, get_relaxation, slug
 from ngem_tutorial.experiments.study import Unit
 from ngem_tutorial.fisher import Coordinate
 from ngem_tutorial.metrics import weight_entropy
@@ -73,6 +73,7 @@ class Config:
         "nGEM (listing)",
         "nGEM (derived)",
         "nGEM (undamped)",
+        "nGEM",
     )
     parametrisations: tuple[str, ...] = ("σ", "log σ")
     initialisations: tuple[str, ...] = ("σ = 1",)
@@ -170,6 +171,7 @@ def train(
         epochs=config.epochs,
         batch_size=config.batch_size,
         learning_rate=learning_rate,
+        relaxation=get_relaxation(method, config.record_at[-1]),
         optimizer=optax.sgd,
         seeds=config.seeds,
         metrics={"nll": nll, "entropy": weight_entropy},

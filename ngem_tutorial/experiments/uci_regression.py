@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from flax import nnx
 
-from ngem_tutorial.experiments.methods import get_objective, slug
+from ngem_tutorial.experiments.methods import get_objective, get_relaxation, slug
 from ngem_tutorial.experiments.study import Unit
 from ngem_tutorial.metrics import weight_entropy
 from ngem_tutorial.mixtures import GaussianMixture
@@ -82,7 +82,7 @@ class Config:
     hidden: tuple[int, ...] = (128, 128)
     optimizers: tuple[str, ...] = tuple(OPTIMIZERS)
     methods: tuple[str, ...] = ("NLL", "nGEM (listing)", "nGEM (derived)", "nGEM (undamped)")
-    adam_methods: tuple[str, ...] = ("SGEM", "β-NLL", "MSE")
+    adam_methods: tuple[str, ...] = ("SGEM", "nGEM", "β-NLL", "MSE")
     """Methods that run with Adam only, besides the others."""
     seeds: tuple[int, ...] = tuple(range(1, 21))
     """Of the runs with Adam; see `Task.costly_seeds` for the others."""
@@ -251,6 +251,7 @@ def _train_one(config: Config, run: Run, seed: int) -> dict[str, pd.DataFrame]:
         epochs=run.task.epochs,
         batch_size=run.task.batch_size,
         learning_rate=run.task.learning_rate,
+        relaxation=get_relaxation(run.method, updates),
         optimizer=get_optimizer(OPTIMIZERS[run.optimizer]),
         seeds=(seed,),
         metrics=_METRICS,

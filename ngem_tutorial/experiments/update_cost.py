@@ -23,11 +23,10 @@ from flax import nnx
 from scipy import special  # type: ignore[import-untyped]  # comes with JAX, which depends on it
 
 from ngem_tutorial.experiments.comparison import OURS
-from ngem_tutorial.experiments.methods import get_objective
+from ngem_tutorial.experiments.methods import get_objective, get_relaxation
 from ngem_tutorial.experiments.published import PUBLISHED
 from ngem_tutorial.experiments.study import Unit
 from ngem_tutorial.networks import MixtureDensityNetwork
-from ngem_tutorial.objectives import relaxation_schedule
 from ngem_tutorial.training import fit
 
 __all__ = [
@@ -108,6 +107,7 @@ class Config:
         "nGEM (listing)",
         "nGEM (derived)",
         "nGEM (undamped)",
+        "nGEM",
     )
     seeds: tuple[int, ...] = tuple(range(1, 16))
     """One repetition each: of the initial network, and of the order in which the methods run."""
@@ -116,7 +116,7 @@ class Config:
 PRESETS: dict[str, Config] = {
     "quick": Config(
         tasks=tuple(dataclasses.replace(task, updates=300) for task in PAPER_TASKS[:1]),
-        methods=("NLL", "SGEM", "nGEM (listing)", "nGEM (undamped)"),
+        methods=("NLL", "SGEM", "nGEM (listing)", "nGEM (undamped)", "nGEM"),
         seeds=tuple(range(1, 8)),
     ),
     "paper": Config(
@@ -210,19 +210,13 @@ def _compiled_loop(config: Config, task: Task, method: str, seed: int) -> _Secon
         epochs=_epochs(task),
         batch_size=task.batch_size,
         learning_rate=task.learning_rate,
-        relaxation=_schedule(task.updates) if method == "nGEM" else None,
+        relaxation=get_relaxation(method, task.updates),
         optimizer=optax.adam,
         seeds=(seed,),
         evaluation=(x[:1], y[:1]),
         record_at=(task.updates,),
     )
     return _Seconds(result.compile_seconds, result.seconds)
-
-
-@cache
-def _schedule(updates: int) -> optax.Schedule:
-    """What the package's default is called with; the same object for the same length."""
-    return relaxation_schedule(updates)
 
 
 def _python_loop(config: Config, task: Task, method: str, seed: int) -> _Seconds:
