@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 Coordinate = Literal["scale", "log_scale"]
+Units = Literal["batch", "target"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +91,7 @@ class Preconditioner:
     logits: Literal["plain", "natural", "eq68", "damped", "listing"] = "plain"
     components: Literal["damped", "rho/pi", "rho", "plain"] = "damped"
     coordinate: Coordinate = "log_scale"
-    units: Literal["batch", "target"] = "batch"
+    units: Units = "batch"
     damping: float = 0.25
 
     def __post_init__(self) -> None:
@@ -332,7 +333,7 @@ def natural_gradient(
     return GaussianMixture.tree_unflatten(None, [logits, means, scales])
 
 
-def _batch_units(scales: jax.Array, units: str) -> jax.Array | float:
+def _batch_units(scales: jax.Array, units: Units) -> jax.Array | float:
     """One over the squared unit of each coordinate of the target, shape `(D,)`."""
     if units == "target":
         return 1.0

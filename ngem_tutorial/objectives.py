@@ -81,7 +81,9 @@ def ngem(
     grow like one over the smallest weight. Through a network that cannot represent the truth, any
     preconditioning of its outputs weighs the examples anew and moves the resting point. The units
     are one number for each coordinate of the target, common to the batch: by them alone does the
-    gradient of one example depend on the others.
+    gradient of one example depend on the others. Under `jax.vmap` over the examples each example is
+    a batch of its own: map over models, or call with the whole batch. A free mixture, which has no
+    network to share, should take `Preconditioner(units="target")`.
 
     At the start of training a positive `relaxation` keeps every component in play: each takes at
     least the share `relaxation / K` of every example, whatever its weight and wherever it starts.
@@ -175,8 +177,8 @@ def relaxation_schedule(
 
     Example:
         >>> schedule = relaxation_schedule(10_000)
-        >>> float(schedule(0)), float(schedule(500)), float(schedule(1_000))
-        (0.1, 0.05, 0.0)
+        >>> [round(float(schedule(count)), 3) for count in (0, 500, 1_000)]
+        [0.1, 0.05, 0.0]
     """
     if num_updates < 1:
         raise ValueError(f"num_updates must be at least 1, got {num_updates}")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import re
 from functools import cache, partial
+from typing import Any
 
 import optax
 
-from ngem_tutorial.fisher import PRECONDITIONERS, Coordinate, Preconditioner
+from ngem_tutorial.fisher import PRECONDITIONERS, Coordinate, Preconditioner, Units
 from ngem_tutorial.objectives import ngem, nll, relaxation_schedule, sgem
 from ngem_tutorial.training import Objective
 
@@ -28,28 +29,31 @@ same without damping and in the paper's coordinates, `listing` the code of the p
 `derived` its section 3.3 with the Moore-Penrose inverse."""
 
 
-def get_objective(method: str, coordinate: Coordinate | None = None) -> Objective:
+def get_objective(
+    method: str, coordinate: Coordinate | None = None, units: Units | None = None
+) -> Objective:
     """Return the objective of a method; the same object for the same arguments.
 
     Args:
         method: one of `METHODS`.
         coordinate: in which coordinate of the scale the Fisher block acts, None for that of the
             method's preset; without effect on `NLL` and `SGEM`.
+        units: in which units the natural gradient is measured, None for those of the method's
+            preset; without effect on `NLL` and `SGEM`. See `Preconditioner`.
 
     Returns:
         A function of a mixture and targets: one value per example.
 
     Raises:
-        ValueError: if there is no such method or coordinate.
+        ValueError: if there is no such method, coordinate or choice of units.
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     if method not in _PRESETS:
         return _objective(method, None)
-    choice = PRECONDITIONERS[_PRESETS[method]]
-    if coordinate is not None:
-        choice = dataclasses.replace(choice, coordinate=coordinate)
-    return _objective(method, choice)
+    changes: dict[str, Any] = {"coordinate": coordinate, "units": units}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    return _objective(method, dataclasses.replace(PRECONDITIONERS[_PRESETS[method]], **changes))
 
 
 def get_relaxation(method: str, num_updates: int) -> optax.Schedule | None:

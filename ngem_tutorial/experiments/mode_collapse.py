@@ -127,7 +127,7 @@ def train(config: Config, weight: float, method: str, learning_rate: float) -> F
     updates = config.epochs * (config.size // config.batch_size)
     return fit(
         _make_model,
-        get_objective(method, "log_scale"),
+        get_objective(method, "log_scale", "target"),
         None,
         data(config, weight).y,
         epochs=config.epochs,

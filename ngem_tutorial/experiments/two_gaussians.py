@@ -143,6 +143,8 @@ def train(
 ) -> Fit:
     """Train one method at one rate; `probes["mixture"]` holds the mixtures on the way.
 
+    Without a network the natural step has the right units by itself: those of the target.
+
     Args:
         config: the settings.
         method: one of `methods.METHODS`.
@@ -165,7 +167,7 @@ def train(
     coordinate = PARAMETRISATIONS[parametrisation]
     return fit(
         _model_maker(coordinate, INITIALISATIONS[initialisation]),
-        get_objective(method, coordinate),
+        get_objective(method, coordinate, "target"),
         None,
         data(config).y,
         epochs=config.epochs,
