@@ -91,7 +91,10 @@ def _parser() -> argparse.ArgumentParser:
         "--jobs", type=int, default=1, help="parts to compute side by side (default: %(default)s)"
     )
     reproduce.add_argument(
-        "--list", action="store_true", help="list the experiments, their times and states, and stop"
+        "--list",
+        action="store_true",
+        help="list the experiments, their times and states, and stop; stored (COMMIT): there are "
+        "tables, made by other code than the present",
     )
     reproduce.add_argument(
         "--compare", action="store_true", help="compare what is stored, and run nothing"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import json
 import os
 import re
 import subprocess
@@ -227,6 +228,13 @@ def test_reproduce_lists_what_there_is(
     assert quick.split() == ["toy", "quick", "40", "s", "finished", "Table", "3"]
     assert paper.split() == ["toy", "paper", "2", "min", "0", "of", "2", "parts", "Table", "3"]
     assert toy == [1]
+    stored = tmp_path / "toy" / "quick" / "final.json"
+    provenance = json.loads(stored.read_text())
+    provenance["extra"]["fingerprint"] = "of other code"
+    stored.write_text(json.dumps(provenance))
+    assert main(["reproduce", "--list", "--out", str(tmp_path)]) == 0
+    commit = provenance["commit"]["hash"][:7]
+    assert f"stored ({commit})" in capsys.readouterr().out
 
 
 def test_an_interruption_says_that_nothing_is_lost(

@@ -92,10 +92,7 @@ def _compare(
 
 def _listed(overview: pd.DataFrame) -> pd.DataFrame:
     """The overview for a reader."""
-    state = [
-        "finished" if row.finished == row.units else f"{row.finished} of {row.units} parts"
-        for row in overview.itertuples()
-    ]
+    state = [_state(row.finished, row.units, row.stored) for row in overview.itertuples()]
     return pd.DataFrame(
         {
             "name": overview["experiment"],
@@ -105,6 +102,13 @@ def _listed(overview: pd.DataFrame) -> pd.DataFrame:
             "in the paper": overview["items"],
         }
     )
+
+
+def _state(finished: int, units: int, stored: str) -> str:
+    if finished == units:
+        return "finished"
+    parts = [f"{finished} of {units} parts"] if finished or not stored else []
+    return ", ".join([*parts, f"stored ({stored[:7]})"] if stored else parts)
 
 
 def _time(seconds: float) -> str:

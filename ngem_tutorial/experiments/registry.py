@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -215,8 +217,10 @@ def provenance(
         directory: where results are kept; see `results.load`.
 
     Returns:
-        A row per experiment that has results: `experiment`, `hours` (wall time of all of its
-        parts), `peak_memory_gib` (of the process), `machine`, `jax` (version), `commit`, `date`.
+        A row per experiment that has results, and one for rows that were added to them later:
+        `experiment`, `methods` (those of the rows added, else empty), `hours` (wall time of all of
+        its parts), `peak_memory_gib` (of the process), `machine`, `jax` (version), `commit`,
+        `date`.
 
     Raises:
         ValueError: if there is no such preset.
@@ -230,20 +234,24 @@ def provenance(
         if not files:
             continue
         stored = results.load(f"{experiment.name}/{preset}/{files[0].stem}", folder).provenance
-        device = stored["device"]
-        rows.append(
-            {
-                "experiment": experiment.name,
-                "hours": stored["wall_time_s"] / 3600,
-                "peak_memory_gib": stored["extra"]["peak_memory_mib"] / 1024,
-                "machine": f"{device['platform']}: {device['cpu_model']}, "
-                f"{device['cpu_cores']} cores",
-                "jax": stored["versions"]["jax"],
-                "commit": stored["commit"]["hash"][:10],
-                "date": stored["date"][:10],
-            }
-        )
+        memory = {"peak_memory_mib": stored["extra"]["peak_memory_mib"]}
+        for part in ({**stored, **memory, "methods": ""}, *stored["extra"].get("added", ())):
+            rows.append({"experiment": experiment.name, **_made(part)})
     return pd.DataFrame(rows)
+
+
+def _made(part: Mapping[str, Any]) -> dict[str, Any]:
+    """How a part of a result came about, for a reader."""
+    device = part["device"]
+    return {
+        "methods": ", ".join(part["methods"]),
+        "hours": part["wall_time_s"] / 3600,
+        "peak_memory_gib": part["peak_memory_mib"] / 1024,
+        "machine": f"{device['platform']}: {device['cpu_model']}, {device['cpu_cores']} cores",
+        "jax": part["versions"]["jax"],
+        "commit": part["commit"]["hash"][:10],
+        "date": part["date"][:10],
+    }
 
 
 def overview(
@@ -257,7 +265,9 @@ def overview(
 
     Returns:
         A row per preset: `experiment`, `title`, `items`, `preset`, `seconds` (expected, one core
-        of the machine that the stored results name), `finished` and `units`.
+        of the machine that the stored results name), `finished` and `units`, and `stored`: the
+        commit, ten digits, that made the tables which are there, empty if there are none. Tables
+        by other code than the present are stored, but no part of them is finished.
 
     Raises:
         ValueError: if there is no such experiment.
@@ -277,6 +287,14 @@ def overview(
                     "seconds": sum(unit.seconds for unit in experiment.units(config)),
                     "finished": state.finished,
                     "units": state.units,
+                    "stored": _commit_of(folder / experiment.name / preset),
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _commit_of(folder: Path) -> str:
+    """The commit that made the tables of a preset, empty if there are none."""
+    for path in sorted(folder.glob("*.json")):
+        return str(json.loads(path.read_text(encoding="utf-8"))["commit"]["hash"])[:10]
+    return ""
