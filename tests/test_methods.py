@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ngem_tutorial.experiments import methods
-from ngem_tutorial.fisher import PRECONDITIONERS
+from ngem_tutorial.fisher import PRECONDITIONERS, Preconditioner
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.objectives import ngem, nll, sgem
 
@@ -88,6 +88,32 @@ def test_unknown_methods_and_coordinates_are_named() -> None:
         methods.get_objective("ngem")
     with pytest.raises(ValueError, match=r"coordinate must be one of .* got 'variance'"):
         methods.get_objective("nGEM", "variance")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"units must be one of .* got 'metres'"):
+        methods.get_objective("nGEM", units="metres")  # type: ignore[arg-type]
+
+
+def test_the_units_of_the_target_are_those_of_the_papers_variants_anyway() -> None:
+    for method in methods.METHODS:
+        same = methods.get_objective(method, units="target") is methods.get_objective(method)
+        assert same == (method != "nGEM")
+    ours = gradient(methods.get_objective("nGEM", units="target"))
+    choice = Preconditioner(units="target")
+    for a, b in zip(ours, gradient(partial(ngem, preconditioner=choice)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_ngem_alone_has_a_schedule_and_it_is_one_object() -> None:
+    for method in methods.METHODS:
+        schedule = methods.get_relaxation(method, 500)
+        assert (schedule is None) == (method != "nGEM")
+    schedule = methods.get_relaxation("nGEM", 500)
+    assert schedule is methods.get_relaxation("nGEM", 500)
+    assert schedule is not methods.get_relaxation("nGEM", 501)
+    assert schedule is not None
+    found = [float(schedule(count)) for count in (0, 25, 50, 499)]
+    np.testing.assert_allclose(found, [0.1, 0.05, 0.0, 0.0], rtol=1e-6)
+    with pytest.raises(ValueError, match="num_updates must be at least 1, got 0"):
+        methods.get_relaxation("nGEM", 0)
 
 
 def test_slugs_are_names_of_files() -> None:

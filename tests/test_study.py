@@ -243,3 +243,22 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_tables(tmp_path: Path) -> N
     assert names[0].read_bytes() == names[1].read_bytes()
     shas = [json.loads(p.with_suffix(".json").read_text())["sha256"] for p in names]
     assert shas[0] == shas[1]
+
+
+def test_the_origin_of_a_table_is_told_with_the_rows_added_later() -> None:
+    def part(seconds: float, commit: str) -> dict[str, Any]:
+        return {
+            "wall_time_s": seconds,
+            "device": {"cpu_model": "Abacus 3", "platform": "cpu", "cpu_cores": 2},
+            "date": "2026-01-02T03:04:05+00:00",
+            "versions": {"jax": "0.10.2"},
+            "commit": {"hash": commit * 40},
+        }
+
+    machine = "on Abacus 3 (cpu, 2 cores), 2026-01-02, JAX 0.10.2, commit"
+    alone = part(30.0, "a") | {"extra": {}}
+    assert study.origin(alone) == f"30 s {machine} `aaaaaaa`"
+    both = part(600.0, "a") | {"extra": {"added": [part(7200.0, "b") | {"methods": ["A", "B"]}]}}
+    assert study.origin(both) == (
+        f"10 min {machine} `aaaaaaa`; A, B later, in 2.0 h {machine} `bbbbbbb`"
+    )

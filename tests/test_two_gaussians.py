@@ -112,6 +112,7 @@ class Reference:
             np.asarray(leaf, float) for leaf in (mixture.logits, mixture.means, mixture.scales)
         )
         self.y = np.asarray(y, float)
+        self.relaxation = 0.1  # of nGEM; zero after a tenth of the training, here after one update
 
     def joint(self) -> np.ndarray:
         z = (self.y[:, None] - self.mu) / self.sigma
@@ -129,13 +130,15 @@ class Reference:
             log_sigma = rho[..., None] * (1 - z**2)
             sigma = log_sigma / self.sigma
         else:  # divided by the Fisher blocks pi / sigma^2 and 2 pi / sigma^2, or 2 pi of log sigma
-            damping, square = 0.0, np.ones(self.sigma.shape[1])
-            if method == "nGEM":  # damped, and in units of the mixture's own scales
-                damping, square = 0.25, np.exp(2 * np.log(self.sigma).mean(axis=0))
+            damping = 0.0
+            if method == "nGEM":
+                damping, eps, self.relaxation = 0.25, self.relaxation, 0.0
+                rho = (1 - eps) * rho + eps / len(pi)
+                z = z if eps == 0.0 else np.clip(z, -0.5 / eps, 0.5 / eps)
             r = (rho / (pi + damping))[..., None]
-            mu = -r * z * self.sigma / square
+            mu = -r * z * self.sigma
             log_sigma = 0.5 * r * (1 - z**2)
-            sigma = log_sigma * self.sigma / square
+            sigma = log_sigma * self.sigma
         self.psi = self.psi - rate * (pi - rho).mean(0)
         self.mu = self.mu - rate * mu.mean(0)
         if parametrisation == "σ":

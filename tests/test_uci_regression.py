@@ -67,9 +67,9 @@ def test_every_row_of_table_5_is_run_and_each_setting_once():
         for optimizer in ("Adam", "K-FAC", "Muon", "SOAP"):
             for method in ("NLL", "nGEM (listing)", "nGEM (derived)", "nGEM (undamped)"):
                 assert (dataset, "[0, 1]", optimizer, method) in ours
-        for method in ("SGEM", "β-NLL", "MSE"):
+        for method in ("SGEM", "nGEM", "β-NLL", "MSE"):
             assert (dataset, "[0, 1]", "Adam", method) in ours
-    assert len(ours) == 3 * (4 * 4 + 3)
+    assert len(ours) == 3 * (4 * 4 + 4)
     search = [run for run in runs if run.scaling != "[0, 1]"]
     assert Counter(run.scaling for run in search) == {"standardised": 12, "[-1, 1]": 12, "raw": 12}
     assert {run.optimizer for run in search} == {"Adam"}

@@ -39,6 +39,7 @@ __all__ = [
     "Unit",
     "fingerprint",
     "is_finished",
+    "origin",
     "progress",
     "run",
 ]
@@ -236,6 +237,31 @@ def fingerprint(experiment: Experiment, config: Any) -> str:
     parts += [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES]
     parts += [_code(path) for path in sources]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def origin(provenance: Mapping[str, Any]) -> str:
+    """Say how a stored table came about.
+
+    Args:
+        provenance: that of a table which `run` saved.
+
+    Returns:
+        Time, machine, date, version of JAX and commit in Markdown, without a full stop; the same
+        for rows that were added later, after a semicolon.
+    """
+    parts = [_origin(provenance)]
+    for part in provenance["extra"].get("added", ()):
+        parts.append(f"{', '.join(part['methods'])} later, in {_origin(part)}")
+    return "; ".join(parts)
+
+
+def _origin(part: Mapping[str, Any]) -> str:
+    device = part["device"]
+    return (
+        f"{_duration(part['wall_time_s'])} on {device['cpu_model']} ({device['platform']}, "
+        f"{device['cpu_cores']} cores), {part['date'][:10]}, JAX {part['versions']['jax']}, "
+        f"commit `{part['commit']['hash'][:7]}`"
+    )
 
 
 def _modules(name: str) -> list[Path]:

@@ -193,7 +193,8 @@ def outcome_distribution(table: pd.DataFrame) -> Figure:
             axis.set(xscale="log", ylim=(0, 1), xlabel="nats above the best known likelihood")
             label_panel(axis, f"β = {rate:g}")
         axes[0, 0].set_ylabel("share of runs")
-        axes[0, -1].legend(loc="upper left", fontsize=8)
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), fontsize=9)
     return figure
 
 
