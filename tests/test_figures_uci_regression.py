@@ -20,7 +20,7 @@ from ngem_tutorial.figures import PALETTE, uci_regression  # noqa: E402
 
 SETS = ("energy", "housing")
 OPTIMIZERS = ("Adam", "K-FAC")
-VARIANTS = ("nGEM (listing)", "nGEM (derived)", "nGEM (undamped)")
+VARIANTS = ("nGEM (listing)", "nGEM (derived)", "nGEM (undamped)", "nGEM")
 QUANTITIES = {"nll": "NLL (nats)", "rmse × 10": "RMSE"}
 
 

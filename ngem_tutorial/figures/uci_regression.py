@@ -17,7 +17,7 @@ from ngem_tutorial.figures.style import DASHES, PALETTE, label_panel, style
 
 __all__ = ["differences", "learning_curves", "train_and_test"]
 
-_ROW = 0.19  # of a method, where the distance of two optimizers is 1
+_ROW = 0.17  # of a method, where the distance of two optimizers is 1
 
 
 def differences(
@@ -67,7 +67,7 @@ def differences(
             for axis in axes.flat
             for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
         }
-        figure.legend(legend.values(), legend, loc="outside upper center", ncols=len(legend))
+        figure.legend(legend.values(), legend, loc="outside upper center", ncols=3)
     return figure
 
 
@@ -81,10 +81,10 @@ def _reach(own: pd.DataFrame, reach: float) -> float:
 
 def _interval(axis: Axes, group: int, row: Any, method: str, limit: float) -> None:
     """A dot and its interval; with the first of the methods, the paper's above it."""
-    methods = ["nGEM (listing)", "nGEM (derived)", "nGEM (undamped)"]
-    marks = [(methods.index(method) - 0.5, row.ours, row.low, row.high, method)]
+    methods = ["nGEM (listing)", "nGEM (derived)", "nGEM (undamped)", "nGEM"]
+    marks = [(methods.index(method) - 1, row.ours, row.low, row.high, method)]
     if method == methods[0]:
-        marks.insert(0, (-1.5, row.paper, row.paper_low, row.paper_high, "paper"))
+        marks.insert(0, (-2, row.paper, row.paper_low, row.paper_high, "paper"))
     for place, mean, low, high, name in marks:
         if not np.isfinite(mean):
             continue
