@@ -106,9 +106,9 @@ PRESETS: dict[int, dict[str, Config]] = {
         ),
     },
 }
-"""Settings by the number of components. On one core of a CPU a run takes a minute with `K = 3`, five
-with `K = 10` and a quarter of an hour with `K = 20`: `K = 10` runs with three of the paper's five
-seeds, and `K = 20`, of which the paper prints no numbers, with two and fewer methods."""
+"""Settings by the number of components. On one core of a CPU a run takes a minute with `K = 3`,
+five with `K = 10` and twenty with `K = 20`: `K = 10` runs with three of the paper's five seeds, and
+`K = 20`, of which the paper prints no numbers, with two and fewer methods."""
 
 
 @cache
