@@ -62,13 +62,34 @@ def test_stored_results_have_the_settings_of_their_preset() -> None:
             provenance = results.load(f"{name}/paper/{path.stem}").provenance
             assert provenance["configuration"] == wanted, path
             assert list(provenance["seeds"]) == list(seeds), path
-            assert provenance["commit"]["dirty"] is False, path
+            parts = [provenance, *provenance["extra"].get("added", [])]
+            assert not any(part["commit"]["dirty"] for part in parts), path
 
 
 def test_every_table_of_the_paper_has_an_experiment() -> None:
     named = " ".join(item for e in registry.EXPERIMENTS.values() for item in e.items)
     for table in {number.table for number in published.PUBLISHED}:
         assert table in named
+
+
+def test_the_readme_says_what_came_out() -> None:
+    text = " ".join((results.default_directory().parent / "README.md").read_text().split())
+    numbers, pairs = registry.compare("paper")
+    counts = numbers["verdict"].value_counts()
+    yes, order, no, unknown = (counts[verdict] for verdict in comparison.VERDICTS)
+    assert (
+        f"of the {len(numbers)} numbers in the paper's tables {yes} replicate, {order} hold in "
+        f"order only, {no} do not replicate and {unknown} cannot be compared." in text
+    )
+    default = pairs[pairs["method"].str.fullmatch(r"(.* \+ )?nGEM")]
+    default = default[default["quantity"] != "seconds"]
+    sign = np.where(default["quantity"] == "entropy", 1, -1)
+    ahead = (sign * default["low"] > 0) & (sign * default["high"] > 0)
+    behind = (sign * default["low"] < 0) & (sign * default["high"] < 0)
+    assert (
+        f"ahead of plain likelihood in {ahead.sum()} and behind in {behind.sum()} of the "
+        f"{len(default)} comparisons of the paper in which it was run." in text
+    )
 
 
 def test_unknown_names_are_refused(tmp_path: Path) -> None:
