@@ -8,11 +8,20 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special  # type: ignore[import-untyped]  # comes with JAX, which depends on it
+from scipy import stats  # type: ignore[import-untyped]  # JAX depends on it
 
 from ngem_tutorial.mixtures import GaussianMixture
 
-__all__ = ["MeanInterval", "mean_and_interval", "weight_entropy", "wilson_interval"]
+__all__ = [
+    "MeanDifference",
+    "MeanInterval",
+    "Moments",
+    "mean_and_interval",
+    "moments",
+    "weight_entropy",
+    "welch_interval",
+    "wilson_interval",
+]
 
 
 def weight_entropy(mixture: GaussianMixture, y: ArrayLike) -> jax.Array:
@@ -41,6 +50,28 @@ class MeanInterval(NamedTuple):
     mean: NDArray[np.float64]
     sd: NDArray[np.float64]
     half_width: NDArray[np.float64]
+
+
+class Moments(NamedTuple):
+    """What the interval of a mean needs to know of a sample, as printed or computed.
+
+    Attributes:
+        mean: the mean.
+        sd: the standard deviation of single values, with `n - 1` in the denominator.
+        n: how many values.
+    """
+
+    mean: float
+    sd: float
+    n: int
+
+
+class MeanDifference(NamedTuple):
+    """A difference of two means with its confidence interval, in the units of the values."""
+
+    difference: float
+    low: float
+    high: float
 
 
 def wilson_interval(
@@ -103,9 +134,70 @@ def mean_and_interval(values: ArrayLike, axis: int = 0, confidence: float = 0.95
     n = array.shape[axis] if array.ndim else 1
     if n < 2:
         raise ValueError(f"values must have at least 2 entries along axis {axis}, got {n}")
-    quantile = special.stdtrit(n - 1, _upper_tail(confidence))
+    quantile = stats.t.ppf(_upper_tail(confidence), n - 1)
     sd = array.std(axis=axis, ddof=1)
     return MeanInterval(array.mean(axis=axis), sd, quantile * sd / np.sqrt(n))
+
+
+def moments(values: ArrayLike) -> Moments:
+    """Return the mean, the standard deviation and the number of a sample.
+
+    Args:
+        values: finite numbers, at least two, shape `(n,)`.
+
+    Returns:
+        The three.
+
+    Raises:
+        ValueError: if there are fewer than two values or one is not finite.
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    if sample.ndim != 1 or len(sample) < 2 or not np.isfinite(sample).all():
+        raise ValueError(f"values must be two or more finite numbers in a row, got {values!r}")
+    return Moments(float(sample.mean()), float(sample.std(ddof=1)), len(sample))
+
+
+def welch_interval(first: Moments, second: Moments, confidence: float = 0.95) -> MeanDifference:
+    """Return Welch's interval of a difference of means, from the moments of two samples.
+
+    The samples are independent, about normal, and their spreads need not be equal. For samples
+    that are at hand it is `scipy.stats.ttest_ind(..., equal_var=False).confidence_interval()`;
+    a printed table has the moments alone. Two samples without any spread have an interval without
+    width.
+
+    Args:
+        first: the sample whose mean is counted positively.
+        second: the sample whose mean is subtracted.
+        confidence: the probability that the interval covers the truth, between 0 and 1.
+
+    Returns:
+        The difference and its interval.
+
+    Raises:
+        ValueError: if a sample has fewer than two values or a moment that is not finite, or a
+            number is out of range.
+
+    References:
+        Welch, "The generalization of 'Student's' problem when several different population
+        variances are involved", Biometrika 34, 1947.
+    """
+    for name, sample in (("first", first), ("second", second)):
+        if sample.n < 2 or not np.isfinite(sample[:2]).all() or sample.sd < 0:
+            raise ValueError(
+                f"{name} must have a finite mean, a standard deviation of at least 0 and n of at "
+                f"least 2, got {sample}"
+            )
+    quantile = _upper_tail(confidence)
+    difference = first.mean - second.mean
+    variances = [sample.sd**2 / sample.n for sample in (first, second)]
+    if sum(variances) == 0.0:
+        return MeanDifference(difference, difference, difference)
+    freedom = sum(variances) ** 2 / sum(
+        variance**2 / (sample.n - 1)
+        for variance, sample in zip(variances, (first, second), strict=True)
+    )
+    half = float(stats.t.ppf(quantile, freedom) * np.sqrt(sum(variances)))
+    return MeanDifference(difference, difference - half, difference + half)
 
 
 def _upper_tail(confidence: float) -> float:
