@@ -25,8 +25,8 @@ from scipy import special  # type: ignore[import-untyped]  # comes with JAX, whi
 from ngem_tutorial.experiments.comparison import OURS
 from ngem_tutorial.experiments.methods import get_objective, get_relaxation
 from ngem_tutorial.experiments.published import PUBLISHED
-from ngem_tutorial.experiments.study import Unit
 from ngem_tutorial.networks import MixtureDensityNetwork
+from ngem_tutorial.runs import Unit
 from ngem_tutorial.training import fit
 
 __all__ = [
