@@ -62,7 +62,7 @@ def test_the_summary_of_the_demonstration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pd = pytest.importorskip("pandas")
-    from ngem_tutorial.experiments import demo
+    from ngem_tutorial import demo
 
     rows = [
         ("A", method, seed, update, value + seed * update, 0.25 * update)
@@ -87,8 +87,8 @@ def test_the_summary_of_the_demonstration(
 @pytest.fixture
 def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pandas")
-    from ngem_tutorial import training
-    from ngem_tutorial.experiments import demo, inverse_mnist, two_gaussians
+    from ngem_tutorial import demo, training
+    from ngem_tutorial.experiments import inverse_mnist, two_gaussians
 
     def train(*arguments: Any, **options: Any) -> None:
         pytest.fail("it trained")
@@ -167,7 +167,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The registry with one experiment that computes nothing; returns the list of its runs."""
     pd = pytest.importorskip("pandas")
     from ngem_tutorial import runs
-    from ngem_tutorial.experiments import registry
+    from ngem_tutorial.reproduction import registry
 
     @dataclasses.dataclass(frozen=True)
     class Config:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ngem_tutorial import results, runs
-from ngem_tutorial.experiments import comparison, registry
+from ngem_tutorial.reproduction import comparison, registry
 
 __all__ = ["main"]
 

@@ -12,7 +12,6 @@ import pandas as pd
 
 from ngem_tutorial import results, runs
 from ngem_tutorial.experiments import (
-    comparison,
     inverse_mnist,
     mode_collapse,
     objective_study,
@@ -21,6 +20,7 @@ from ngem_tutorial.experiments import (
     uci_regression,
     update_cost,
 )
+from ngem_tutorial.reproduction import comparison
 from ngem_tutorial.runs import Experiment
 
 __all__ = ["EXPERIMENTS", "compare", "load", "overview", "provenance", "reproduce", "select"]
