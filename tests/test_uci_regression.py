@@ -14,9 +14,9 @@ from scipy import stats
 
 from ngem_tutorial import tabular
 from ngem_tutorial.experiments import uci_regression as experiment
-from ngem_tutorial.experiments.comparison import compare
 from ngem_tutorial.experiments.uci_regression import Config, Run, Task
 from ngem_tutorial.mixtures import GaussianMixture
+from ngem_tutorial.reproduction.comparison import compare
 
 TASK = Task("housing", 1e-2, 3, 8)
 TINY = Config(tasks=(TASK,), hidden=(8,), points=3, seeds=(1, 2), protocol_scalings=())

@@ -33,12 +33,12 @@ from ngem_tutorial.experiments import inverse_mnist, update_cost
 from ngem_tutorial.experiments import two_gaussians as free
 from ngem_tutorial.experiments import uci_regression as regression
 from ngem_tutorial.experiments.methods import slug
-from ngem_tutorial.experiments.study import Unit
 from ngem_tutorial.fisher import PRECONDITIONERS, Coordinate, Preconditioner
 from ngem_tutorial.metrics import weight_entropy
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.networks import MixtureDensityNetwork, PlainMixture
 from ngem_tutorial.objectives import ngem, nll, relaxation_schedule
+from ngem_tutorial.runs import Unit
 from ngem_tutorial.tabular import rescale, uci
 from ngem_tutorial.training import Fit, Objective, fit
 

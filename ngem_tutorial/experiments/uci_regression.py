@@ -21,12 +21,12 @@ import pandas as pd
 from flax import nnx
 
 from ngem_tutorial.experiments.methods import get_objective, get_relaxation, slug
-from ngem_tutorial.experiments.study import Unit
 from ngem_tutorial.metrics import weight_entropy
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.networks import MixtureDensityNetwork
 from ngem_tutorial.objectives import beta_nll, mse, nll
 from ngem_tutorial.optimizers import get_optimizer
+from ngem_tutorial.runs import Unit
 from ngem_tutorial.tabular import SCALINGS, rescale, uci
 from ngem_tutorial.training import Objective, fit
 

@@ -35,10 +35,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ngem_tutorial.experiments.published import PUBLISHED, Published
 from ngem_tutorial.metrics import MeanDifference, Moments, moments, welch_interval
+from ngem_tutorial.reproduction.published import PUBLISHED, Published
 
-__all__ = ["ORDERS", "OURS", "VERDICTS", "compare", "counterpart", "judge", "margins", "pairs", "show"]  # fmt: skip
+__all__ = [
+    "ORDERS", "OURS", "VERDICTS", "compare", "counterpart", "judge", "margins", "pairs", "show",
+]  # fmt: skip
 
 VERDICTS = ("replicates", "inconclusive", "differs", "cannot be compared")
 
