@@ -1,10 +1,18 @@
 """Intervals against scipy and printed tables."""
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from ngem_tutorial.metrics import mean_and_interval, wilson_interval
+from ngem_tutorial.metrics import (
+    Moments,
+    mean_and_interval,
+    moments,
+    welch_interval,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.95, 0.999])
@@ -79,3 +87,55 @@ def test_nothing_is_dropped_and_too_little_is_rejected():
             mean_and_interval(values)
     with pytest.raises(ValueError, match="confidence must be between"):
         mean_and_interval([1.0, 2.0], confidence=95)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95])
+@pytest.mark.parametrize("sizes", [(2, 2), (5, 20), (1000, 5)])
+@pytest.mark.parametrize("spread", [0.0, 0.1, 3.0])
+def test_welch_agrees_with_scipy_on_samples_with_these_moments(sizes, spread, confidence):
+    """From the moments alone, as a table prints them; one of the samples may be constant."""
+    rng = np.random.default_rng(sum(sizes))
+    first, second = (rng.normal(size=n) for n in sizes)
+    second = 7.0 + spread * (second - second.mean()) / second.std(ddof=1)
+    found = welch_interval(moments(first), Moments(7.0, spread, sizes[1]), confidence)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of a constant sample
+        expected = stats.ttest_ind(first, second, equal_var=False).confidence_interval(confidence)
+    assert found.difference == pytest.approx(first.mean() - 7.0)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-9)
+
+
+def test_welch_covers_the_difference_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    covered = [
+        low <= 1.0 <= high
+        for a, b in ((rng.normal(1.0, 1.0, 5), rng.normal(0.0, 4.0, 9)) for _ in range(3000))
+        for _, low, high in [welch_interval(moments(a), moments(b))]
+    ]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.015)
+
+
+def test_two_samples_without_spread_have_an_interval_without_width():
+    assert welch_interval(Moments(1.5, 0.0, 3), Moments(1.0, 0.0, 5)) == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("sample", "confidence", "message"),
+    [
+        (Moments(0.0, 1.0, 1), 0.95, "second must have .* n of at least 2, got .*n=1"),
+        (Moments(0.0, float("nan"), 5), 0.95, "second must have a finite mean"),
+        (Moments(float("inf"), 1.0, 5), 0.95, "second must have a finite mean"),
+        (Moments(0.0, -1.0, 5), 0.95, "a standard deviation of at least 0"),
+        (Moments(0.0, 1.0, 5), 95, "confidence must be between 0 and 1, got 95"),
+    ],
+)
+def test_welch_refuses_what_has_no_interval(sample, confidence, message):
+    with pytest.raises(ValueError, match=message):
+        welch_interval(Moments(0.0, 1.0, 5), sample, confidence)
+
+
+def test_moments_are_those_of_numpy_and_refuse_one_value():
+    assert moments([1.0, 2.0, 6.0]) == pytest.approx((3.0, 7.0**0.5, 3))
+    for values in ([1.0], [], [1.0, np.nan], np.ones((2, 2))):
+        with pytest.raises(ValueError, match="values must be two or more finite numbers in a row"):
+            moments(values)

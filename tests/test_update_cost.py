@@ -184,22 +184,6 @@ def test_what_is_compared_with_table_6() -> None:
     assert seconds["value"].tolist() == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
 
 
-@pytest.mark.parametrize(
-    ("factor", "verdict"),
-    [(1.005, "replicates"), (1.5, "in order only"), (0.5, "does not replicate")],
-)
-def test_the_ratio_of_the_paper_beside_ours(factor: float, verdict: str) -> None:
-    times = some_times()
-    times.loc[times["method"] == "nGEM (listing)", "seconds"] *= factor / 1.5
-    (row,) = update_cost.compare_ratios(times).itertuples()
-    assert row.verdict == verdict
-    assert row.paper == pytest.approx(9.38 / 9.33)
-    # Student's quantile for eight degrees of freedom; the difference is small against the means.
-    half = 2.306 * math.sqrt(0.08**2 + 0.06**2) / math.sqrt(5) / 9.33
-    assert row.paper_high - row.paper == pytest.approx(half, rel=0.02)
-    assert (row.ours, row.low, row.high) == pytest.approx((factor,) * 3)
-
-
 # --------------------------------------------------------------------------------- the figures
 
 

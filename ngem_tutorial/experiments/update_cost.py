@@ -24,8 +24,6 @@ from scipy import special  # type: ignore[import-untyped]  # comes with JAX, whi
 
 from ngem_tutorial.experiments.methods import get_objective, get_relaxation
 from ngem_tutorial.networks import MixtureDensityNetwork
-from ngem_tutorial.reproduction.comparison import OURS
-from ngem_tutorial.reproduction.published import PUBLISHED
 from ngem_tutorial.runs import Unit
 from ngem_tutorial.training import fit
 
@@ -35,7 +33,6 @@ __all__ = [
     "Config",
     "Interval",
     "Task",
-    "compare_ratios",
     "measured",
     "median_interval",
     "ratios",
@@ -62,7 +59,6 @@ class Task:
 
 
 _BOTH = ("NLL", "nGEM (undamped)")
-_PAPER_RUNS = 5
 
 PAPER_TASKS: tuple[Task, ...] = (
     Task("kin8nm", 8192, 8, 128, 1e-3, python_methods=_BOTH),
@@ -369,41 +365,6 @@ def summary(table: pd.DataFrame, value: str, by: list[str]) -> pd.DataFrame:
         (*names, *median_interval(group[value])) for names, group in table.groupby(by, sort=False)
     ]
     return pd.DataFrame(rows, columns=[*by, *Interval._fields])
-
-
-def compare_ratios(times: pd.DataFrame) -> pd.DataFrame:
-    """Compare how much longer nGEM takes than NLL, in the paper and here.
-
-    Args:
-        times: the table of `time_task`.
-
-    Returns:
-        A row per task of the paper: `task`, `paper` (the ratio of its means), `paper_low` and
-        `paper_high` (95 %, from the printed standard deviations over five runs, as if those of
-        nGEM and NLL were independent), `ours` (the median ratio of the listing's nGEM), `low`
-        and `high`, and `verdict`: `replicates` if the intervals overlap, `in order only` if they
-        do not but ours is on the same side of one as the paper's ratio, else `does not
-        replicate`.
-    """
-    own = summary(ratios(times[times["loop"] == "compiled"]), "ratio", ["task", "method"])
-    own = own[own["method"] == OURS].set_index("task")
-    printed = {(n.condition, n.method): n for n in PUBLISHED if n.table == "Table 6"}
-    rows = []
-    for task in (task.name for task in PAPER_TASKS if task.name in own.index):
-        ngem, nll = printed[task, "nGEM"], printed[task, "NLL"]
-        paper = ngem.mean / nll.mean
-        relative = np.hypot(ngem.sd / ngem.mean, nll.sd / nll.mean) / np.sqrt(_PAPER_RUNS)
-        half = paper * relative * special.stdtrit(2 * _PAPER_RUNS - 2, 0.975)
-        low, high = own.loc[task, ["low", "high"]]
-        overlap = low <= paper + half and paper - half <= high
-        same_side = low > 1 if paper > 1 else high < 1
-        verdict = "in order only" if same_side else "does not replicate"
-        ours = (own.loc[task, "median"], low, high)
-        rows.append(
-            (task, paper, paper - half, paper + half, *ours, "replicates" if overlap else verdict)
-        )
-    columns = ["task", "paper", "paper_low", "paper_high", "ours", "low", "high", "verdict"]
-    return pd.DataFrame(rows, columns=columns)
 
 
 def measured(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

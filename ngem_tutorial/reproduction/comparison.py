@@ -39,7 +39,8 @@ from ngem_tutorial.metrics import MeanDifference, Moments, moments, welch_interv
 from ngem_tutorial.reproduction.published import PUBLISHED, Published
 
 __all__ = [
-    "ORDERS", "OURS", "VERDICTS", "compare", "counterpart", "judge", "margins", "pairs", "show",
+    "ORDERS", "OURS", "VERDICTS", "compare", "compare_ratios", "counterpart", "judge", "margins",
+    "pairs", "show",
 ]  # fmt: skip
 
 VERDICTS = ("replicates", "inconclusive", "differs", "cannot be compared")
@@ -161,6 +162,56 @@ def compare(
             }
         )
     return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def compare_ratios(measured: pd.DataFrame) -> pd.DataFrame:
+    """Compare how much longer nGEM takes than NLL, by the same rule: a ratio has no machine.
+
+    The paper's ratio is that of its printed means, its standard deviation that of a ratio of two
+    independent times. The margin is half the median distance of its ratios from one.
+
+    Args:
+        measured: as in `compare`, with the quantity `ratio to NLL` in Table 6, a value for each
+            repetition.
+
+    Returns:
+        A row per data set that was timed: `condition`, `paper`, `paper_sd`, `ours` (the mean),
+        `ours_sd`, `runs`, `difference`, `low`, `high`, `margin`, `verdict`.
+
+    Raises:
+        ValueError: if a column is missing, or a data set has fewer than two finite ratios.
+    """
+    runs = _runs(measured)
+    printed = {
+        number: _printed()[_counterpart_key(number)]
+        for number in PUBLISHED
+        if number.table == "Table 6" and number.method == "nGEM"
+    }
+    margin = float(np.median([abs(a.mean / b.mean - 1) for a, b in printed.items()])) / 2
+    rows = []
+    for ngem, nll in printed.items():
+        values = runs.get(("Table 6", ngem.condition, "ratio to NLL", OURS))
+        if values is None:
+            continue
+        ratio, ours = ngem.mean / nll.mean, moments(values)
+        relative_sd = math.hypot(*(_paper_moments(n).sd / n.mean for n in (ngem, nll)))
+        rounding = ratio * sum(n.mean_step / 2 / n.mean for n in (ngem, nll))
+        paper = Moments(ratio, ratio * relative_sd, _PAPER_RUNS)
+        interval = _widened(welch_interval(ours, paper), rounding)
+        rows.append(
+            {
+                "condition": ngem.condition,
+                "paper": ratio,
+                "paper_sd": paper.sd,
+                "ours": ours.mean,
+                "ours_sd": ours.sd,
+                "runs": ours.n,
+                **interval._asdict(),
+                "margin": margin,
+                "verdict": judge(interval.low, interval.high, margin),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def pairs(measured: pd.DataFrame) -> pd.DataFrame:
