@@ -32,7 +32,6 @@ LAYERS = (
     "networks",
     "optimizers",
     "datasets",
-    "tabular",
     "training",
     "metrics",
     "results",

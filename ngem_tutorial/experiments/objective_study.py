@@ -26,8 +26,10 @@ from ngem_tutorial.datasets import (
     Sample,
     junction,
     mnist,
+    rescale,
     two_gaussians,
     two_sinusoids,
+    uci_split,
 )
 from ngem_tutorial.experiments import inverse_mnist, update_cost
 from ngem_tutorial.experiments import two_gaussians as free
@@ -39,7 +41,6 @@ from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.networks import MixtureDensityNetwork, PlainMixture
 from ngem_tutorial.objectives import ngem, nll, relaxation_schedule
 from ngem_tutorial.runs import Unit
-from ngem_tutorial.tabular import rescale, uci
 from ngem_tutorial.training import Fit, Objective, fit
 
 __all__ = ["CANDIDATES", "PRESETS", "SUCCESS", "Config", "Free", "Network", "Regression", "units"]
@@ -433,7 +434,7 @@ def _run_regression(task: Regression, method: str) -> dict[str, pd.DataFrame]:
     objective, initial = _candidate(method, None)
     rows = []
     for seed in range(1, task.seeds + 1):
-        data, _, _ = rescale(uci(task.dataset, seed - 1), settings.scaling)
+        data, _, _ = rescale(uci_split(task.dataset, seed - 1), settings.scaling)
         updates = found.epochs * (len(data.y_train) // found.batch_size)
         result = fit(
             regression.model_maker(settings, data.x_train.shape[1], None),
