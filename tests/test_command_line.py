@@ -206,7 +206,7 @@ def test_reproduce_runs_compares_and_does_nothing_twice(
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     assert printed.startswith(f"toy: final in {tmp_path / 'toy' / 'paper'}")
-    for words in ("Table 3", "-1392.8", "-1391.5", "replicates"):
+    for words in ("Table 3", "-1392.8", "-1391.5", "67.1", "inconclusive"):
         assert words in printed
     assert (tmp_path / "toy" / "paper" / "final.csv").is_file()
     assert main(arguments) == 0

@@ -15,6 +15,7 @@ from ngem_tutorial.figures.densities import (
 )
 from ngem_tutorial.figures.images import image_grid
 from ngem_tutorial.figures.style import DASHES, PALETTE, check_format, write
+from ngem_tutorial.figures.tables import CaptionedTable
 from ngem_tutorial.figures.training import (
     convergence,
     outcome_distribution,
@@ -26,6 +27,7 @@ from ngem_tutorial.figures.training import (
 __all__ = [
     "DASHES",
     "PALETTE",
+    "CaptionedTable",
     "check_format",
     "conditional_densities",
     "convergence",

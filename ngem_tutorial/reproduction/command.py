@@ -83,8 +83,10 @@ def _compare(
                 "method": shown["method"],
                 "paper": shown["paper"],
                 "ours": shown["ours"],
+                "margin": shown["margin"],
                 "verdict": shown["verdict"]
                 + ["" if not why else f": {why}" for why in shown["why"]],
+                "in order": shown["in order"],
             }
         ),
     )
@@ -118,7 +120,10 @@ def _time(seconds: float) -> str:
 def _print(console: Console, title: str, rows: pd.DataFrame) -> None:
     table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for position, name in enumerate(rows):
-        table.add_column(str(name), no_wrap=position == 0)
+        words = " ".join(map(str, rows[name])).split()
+        table.add_column(
+            str(name), no_wrap=position == 0, min_width=max(map(len, words), default=0)
+        )
     for row in rows.itertuples(index=False):
         table.add_row(*map(str, row))
     console.print(table)

@@ -59,8 +59,8 @@ _VARIANTS = (OURS, "nGEM, as derived", "undamped nGEM", "damped nGEM")
 _PAPER_RUNS = 5
 _KEYS = ["table", "condition", "quantity", "method"]
 _COLUMNS = [
-    *_KEYS, "paper", "paper_sd", "ours", "ours_sd", "runs", "failed", "difference", "low", "high",
-    "margin", "verdict", "why", "order", "decimals", "sd_decimals",
+    *_KEYS, "paper", "paper_sd", "paper_half_width", "ours", "ours_sd", "runs", "failed",
+    "difference", "low", "high", "margin", "verdict", "why", "order", "decimals", "sd_decimals",
 ]  # fmt: skip
 
 
@@ -133,9 +133,10 @@ def compare(
         reasons: why the numbers of a `(table, quantity)` cannot be compared, if they cannot.
 
     Returns:
-        A row per number of the paper, in its order: the keys, `paper`, `paper_sd`, `ours`,
-        `ours_sd`, `runs`, `failed` (not finite, left out of the mean), `difference` (ours minus
-        the paper's), `low` and `high` (its 95 % interval, NaN with fewer than two finite runs),
+        A row per number of the paper, in its order: the keys, `paper`, `paper_sd`,
+        `paper_half_width` (of the 95 % interval of the paper's mean alone), `ours`, `ours_sd`,
+        `runs`, `failed` (not finite, left out of the mean), `difference` (ours minus the
+        paper's), `low` and `high` (its 95 % interval, NaN with fewer than two finite runs),
         `margin` (NaN if the quantity has none), `verdict`, `why` and `order` (of `ORDERS`).
         Numbers of which we have no run at all are left out.
 
@@ -366,6 +367,7 @@ def _row(number: Published, values: np.ndarray, margin: float, reason: str) -> d
         **{key: getattr(number, key) for key in _KEYS},
         "paper": number.mean,
         "paper_sd": number.sd,
+        "paper_half_width": _paper_half_width(number),
         "ours": finite.mean() if len(finite) else math.nan,
         "ours_sd": finite.std(ddof=1) if len(finite) > 1 else math.nan,
         "runs": len(values),
