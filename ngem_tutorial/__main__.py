@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"--seeds must be at least 1, got {options.seeds}")
     try:
         if options.command == "reproduce":
-            from ngem_tutorial.experiments import command
+            from ngem_tutorial.reproduction import command
 
             command.main(
                 options.names,
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
                 compare_only=options.compare,
             )
         else:
-            from ngem_tutorial.experiments import demo
+            from ngem_tutorial import demo
 
             demo.main(options.figure, num_seeds=options.seeds)
     except ImportError as error:

@@ -15,7 +15,8 @@ import add_results
 import pandas as pd
 
 from ngem_tutorial import results
-from ngem_tutorial.experiments import registry, two_gaussians
+from ngem_tutorial.experiments import two_gaussians
+from ngem_tutorial.reproduction import registry
 
 NAME, ALL = "two_gaussians", ("NLL", "SGEM", "nGEM")
 

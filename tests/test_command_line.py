@@ -62,7 +62,7 @@ def test_the_summary_of_the_demonstration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pd = pytest.importorskip("pandas")
-    from ngem_tutorial.experiments import demo
+    from ngem_tutorial import demo
 
     rows = [
         ("A", method, seed, update, value + seed * update, 0.25 * update)
@@ -87,8 +87,8 @@ def test_the_summary_of_the_demonstration(
 @pytest.fixture
 def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pandas")
-    from ngem_tutorial import training
-    from ngem_tutorial.experiments import demo, inverse_mnist, two_gaussians
+    from ngem_tutorial import demo, training
+    from ngem_tutorial.experiments import inverse_mnist, two_gaussians
 
     def train(*arguments: Any, **options: Any) -> None:
         pytest.fail("it trained")
@@ -166,7 +166,8 @@ def test_what_cannot_be_reproduced_is_named(
 def toy(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The registry with one experiment that computes nothing; returns the list of its runs."""
     pd = pytest.importorskip("pandas")
-    from ngem_tutorial.experiments import registry, study
+    from ngem_tutorial import runs
+    from ngem_tutorial.reproduction import registry
 
     @dataclasses.dataclass(frozen=True)
     class Config:
@@ -179,17 +180,17 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Any:
         return {"final": pd.DataFrame({"seed": [seed], "value": [-1390.0 - seed]})}
 
     def units(config: Config) -> list[Any]:
-        return [study.Unit(f"seed={s}", functools.partial(run, s), 40.0 * s) for s in config.seeds]
+        return [runs.Unit(f"seed={s}", functools.partial(run, s), 40.0 * s) for s in config.seeds]
 
     def measured(tables: Any) -> Any:
         keys = {"table": "Table 3", "condition": "K = 3", "quantity": "nll", "method": "NLL"}
         return tables["final"].assign(**keys)
 
-    toy = study.Experiment(
+    toy = runs.Experiment(
         "toy",
         "a toy",
         ("Table 3",),
-        study.__name__,
+        runs.__name__,
         {"quick": Config((1,)), "paper": Config()},
         units,
         measured,
@@ -242,12 +243,12 @@ def test_an_interruption_says_that_nothing_is_lost(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from ngem_tutorial.experiments import study
+    from ngem_tutorial import runs
 
     def stop(*arguments: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(study, "run", stop)
+    monkeypatch.setattr(runs, "run", stop)
     assert main(["reproduce", "--out", str(tmp_path)]) == 130
     assert capsys.readouterr().err == "stopped; what was finished is kept\n"
 

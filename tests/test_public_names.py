@@ -32,12 +32,14 @@ LAYERS = (
     "networks",
     "optimizers",
     "datasets",
-    "tabular",
     "training",
     "metrics",
     "results",
+    "runs",
     "figures",
     "experiments",
+    "reproduction",
+    "demo",
     "__main__",
 )
 
@@ -198,6 +200,6 @@ def test_reading_imports_works(tmp_path: Path) -> None:
     file.write_text(
         "import numpy as np\nimport ngem_tutorial.em\nfrom ngem_tutorial import fisher, nll\n"
         "def f():\n    from ngem_tutorial.figures.style import style\n"
-        "    from ngem_tutorial.experiments import demo\n"
+        "    from ngem_tutorial.experiments import two_gaussians\n"
     )
-    assert imported(file) == {"em", "fisher", "nll", "figures.style", "experiments.demo"}
+    assert imported(file) == {"em", "fisher", "nll", "figures.style", "experiments.two_gaussians"}

@@ -23,7 +23,7 @@ import pandas as pd
 
 from ngem_tutorial import results
 from ngem_tutorial._files import write_atomically
-from ngem_tutorial.experiments import registry
+from ngem_tutorial.reproduction import registry
 
 KEPT = ("date", "wall_time_s", "configuration", "seeds", "versions", "device", "commit", "rows")
 """The provenance of the rows added, besides their methods, fingerprint and memory."""

@@ -22,12 +22,12 @@ from ngem_tutorial.datasets import Sample, two_gaussians
 from ngem_tutorial.experiments import two_gaussians as free
 from ngem_tutorial.experiments import two_sinusoids as conditional
 from ngem_tutorial.experiments.methods import get_objective, get_relaxation, slug
-from ngem_tutorial.experiments.study import Unit
 from ngem_tutorial.experiments.two_sinusoids import Reading
 from ngem_tutorial.metrics import weight_entropy
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.networks import PlainMixture
 from ngem_tutorial.objectives import nll
+from ngem_tutorial.runs import Unit
 from ngem_tutorial.training import Fit, fit
 
 __all__ = [

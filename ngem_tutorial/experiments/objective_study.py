@@ -26,20 +26,21 @@ from ngem_tutorial.datasets import (
     Sample,
     junction,
     mnist,
+    rescale,
     two_gaussians,
     two_sinusoids,
+    uci_split,
 )
 from ngem_tutorial.experiments import inverse_mnist, update_cost
 from ngem_tutorial.experiments import two_gaussians as free
 from ngem_tutorial.experiments import uci_regression as regression
 from ngem_tutorial.experiments.methods import slug
-from ngem_tutorial.experiments.study import Unit
 from ngem_tutorial.fisher import PRECONDITIONERS, Coordinate, Preconditioner
 from ngem_tutorial.metrics import weight_entropy
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.networks import MixtureDensityNetwork, PlainMixture
 from ngem_tutorial.objectives import ngem, nll, relaxation_schedule
-from ngem_tutorial.tabular import rescale, uci
+from ngem_tutorial.runs import Unit
 from ngem_tutorial.training import Fit, Objective, fit
 
 __all__ = ["CANDIDATES", "PRESETS", "SUCCESS", "Config", "Free", "Network", "Regression", "units"]
@@ -433,7 +434,7 @@ def _run_regression(task: Regression, method: str) -> dict[str, pd.DataFrame]:
     objective, initial = _candidate(method, None)
     rows = []
     for seed in range(1, task.seeds + 1):
-        data, _, _ = rescale(uci(task.dataset, seed - 1), settings.scaling)
+        data, _, _ = rescale(uci_split(task.dataset, seed - 1), settings.scaling)
         updates = found.epochs * (len(data.y_train) // found.batch_size)
         result = fit(
             regression.model_maker(settings, data.x_train.shape[1], None),

@@ -20,11 +20,11 @@ from flax import nnx
 
 from ngem_tutorial.datasets import ConditionalSample, two_sinusoids
 from ngem_tutorial.experiments.methods import get_objective, get_relaxation, slug
-from ngem_tutorial.experiments.study import Unit
 from ngem_tutorial.metrics import weight_entropy
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.networks import MixtureDensityNetwork
 from ngem_tutorial.objectives import nll
+from ngem_tutorial.runs import Unit
 from ngem_tutorial.training import Fit, fit
 
 __all__ = [

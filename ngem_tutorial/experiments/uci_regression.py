@@ -20,14 +20,14 @@ import numpy as np
 import pandas as pd
 from flax import nnx
 
+from ngem_tutorial.datasets import SCALINGS, rescale, uci_split
 from ngem_tutorial.experiments.methods import get_objective, get_relaxation, slug
-from ngem_tutorial.experiments.study import Unit
 from ngem_tutorial.metrics import weight_entropy
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.networks import MixtureDensityNetwork
 from ngem_tutorial.objectives import beta_nll, mse, nll
 from ngem_tutorial.optimizers import get_optimizer
-from ngem_tutorial.tabular import SCALINGS, rescale, uci
+from ngem_tutorial.runs import Unit
 from ngem_tutorial.training import Objective, fit
 
 __all__ = [
@@ -241,7 +241,7 @@ def train(config: Config, run: Run) -> dict[str, pd.DataFrame]:
 
 
 def _train_one(config: Config, run: Run, seed: int) -> dict[str, pd.DataFrame]:
-    data, _, target_scale = rescale(uci(run.task.dataset, seed - 1), run.scaling)
+    data, _, target_scale = rescale(uci_split(run.task.dataset, seed - 1), run.scaling)
     updates = run.task.epochs * (len(data.y_train) // run.task.batch_size)
     result = fit(
         model_maker(config, data.x_train.shape[1], 1 if run.method in SINGLE else None),

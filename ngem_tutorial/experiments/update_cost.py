@@ -22,11 +22,11 @@ import pandas as pd
 from flax import nnx
 from scipy import special  # type: ignore[import-untyped]  # comes with JAX, which depends on it
 
-from ngem_tutorial.experiments.comparison import OURS
 from ngem_tutorial.experiments.methods import get_objective, get_relaxation
-from ngem_tutorial.experiments.published import PUBLISHED
-from ngem_tutorial.experiments.study import Unit
 from ngem_tutorial.networks import MixtureDensityNetwork
+from ngem_tutorial.reproduction.comparison import OURS
+from ngem_tutorial.reproduction.published import PUBLISHED
+from ngem_tutorial.runs import Unit
 from ngem_tutorial.training import fit
 
 __all__ = [

@@ -121,13 +121,16 @@ _NUMERICS: Final = (
     "em",
     "networks",
     "optimizers",
-    "datasets",
-    "tabular",
+    "datasets/synthetic",
+    "datasets/images",
+    "datasets/uci",
     "training",
     "metrics",
     "experiments/methods",
 )
 """The parts of the package that decide the numbers, besides the experiment's own module."""
+
+_EXPERIMENTS: Final = "ngem_tutorial.experiments"
 
 _PACKAGES: Final = ("jax", "jaxlib", "flax", "optax", "numpy")
 
@@ -273,11 +276,11 @@ def _modules(name: str) -> list[Path]:
         files.append(Path(str(spec.origin)))
         tree = ast.parse(files[-1].read_text(encoding="utf-8"))
         for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.module == __package__:
+            if isinstance(node, ast.ImportFrom) and node.module == _EXPERIMENTS:
                 names += [
                     module
-                    for module in (f"{__package__}.{alias.name}" for alias in node.names)
-                    if module not in (*names, __name__)
+                    for module in (f"{_EXPERIMENTS}.{alias.name}" for alias in node.names)
+                    if module not in names
                 ]
     return files
 

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("pandas")
 
 from ngem_tutorial import results
-from ngem_tutorial.experiments import comparison, published, registry
+from ngem_tutorial.reproduction import comparison, published, registry
 
 DATA = {
     "inverse_mnist": "mnist",

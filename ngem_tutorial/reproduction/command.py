@@ -11,8 +11,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ngem_tutorial import results
-from ngem_tutorial.experiments import comparison, registry, study
+from ngem_tutorial import results, runs
+from ngem_tutorial.reproduction import comparison, registry
 
 __all__ = ["main"]
 
@@ -64,7 +64,7 @@ def main(
 
 
 def _compare(
-    console: Console, experiment: study.Experiment, preset: str, tables: study.Tables
+    console: Console, experiment: runs.Experiment, preset: str, tables: runs.Tables
 ) -> None:
     assert experiment.measured is not None
     found = comparison.compare(experiment.measured(tables), experiment.reasons)

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from scipy import special  # type: ignore[import-untyped]  # comes with JAX, which depends on it
 
-from ngem_tutorial.experiments.published import PUBLISHED, Published
+from ngem_tutorial.reproduction.published import PUBLISHED, Published
 
 __all__ = ["OURS", "VERDICTS", "compare", "counterpart", "pairs", "show"]
 

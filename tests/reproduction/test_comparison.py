@@ -11,8 +11,8 @@ from scipy import stats
 pytest.importorskip("pandas")
 import pandas as pd
 
-from ngem_tutorial.experiments import comparison
-from ngem_tutorial.experiments.published import PUBLISHED
+from ngem_tutorial.reproduction import comparison
+from ngem_tutorial.reproduction.published import PUBLISHED
 
 NUMBERS = {(p.table, p.condition, p.quantity, p.method): p for p in PUBLISHED}
 

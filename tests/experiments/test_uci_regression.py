@@ -12,11 +12,11 @@ import pytest
 from flax import nnx
 from scipy import stats
 
-from ngem_tutorial import tabular
+from ngem_tutorial import datasets
 from ngem_tutorial.experiments import uci_regression as experiment
-from ngem_tutorial.experiments.comparison import compare
 from ngem_tutorial.experiments.uci_regression import Config, Run, Task
 from ngem_tutorial.mixtures import GaussianMixture
+from ngem_tutorial.reproduction.comparison import compare
 
 TASK = Task("housing", 1e-2, 3, 8)
 TINY = Config(tasks=(TASK,), hidden=(8,), points=3, seeds=(1, 2), protocol_scalings=())
@@ -27,15 +27,15 @@ def small(monkeypatch):
     """Small data, different for each split, in the place of the real ones; returns the calls."""
     calls = []
 
-    def uci(name, split):
+    def uci_split(name, split):
         calls.append((name, split))
         generator = np.random.default_rng(split)
         x = generator.uniform(-3.0, 3.0, (50, 2))
         y = 10.0 + 4.0 * np.sin(x[:, :1]) + generator.normal(0.0, 0.5, (50, 1))
         parts = (x[:40], y[:40], x[40:], y[40:])
-        return tabular.Regression(*(part.astype(np.float32) for part in parts))
+        return datasets.Regression(*(part.astype(np.float32) for part in parts))
 
-    monkeypatch.setattr(experiment, "uci", uci)
+    monkeypatch.setattr(experiment, "uci_split", uci_split)
     return calls
 
 
@@ -52,7 +52,7 @@ def test_the_settings_are_those_of_table_10():
         assert config.num_components == 3
         assert config.hidden == (128, 128)
         assert config.optimizers == ("Adam", "K-FAC", "Muon", "SOAP")
-        assert config.seeds == tuple(range(1, tabular.NUM_SPLITS + 1))
+        assert config.seeds == tuple(range(1, datasets.NUM_SPLITS + 1))
     network = experiment.model_maker(Config(), 8, None)(rngs=nnx.Rngs(0))
     assert (network.activation, network.num_components) == ("gelu", 3)
     assert experiment.model_maker(Config(), 8, 1)(rngs=nnx.Rngs(0)).num_components == 1
@@ -63,7 +63,7 @@ def test_every_row_of_table_5_is_run_and_each_setting_once():
     keys = [(r.task.dataset, r.scaling, r.optimizer, r.method) for r in runs]
     assert len(set(keys)) == len(keys)
     ours = {key for key in keys if key[1] == "[0, 1]"}
-    for dataset in tabular.UCI:
+    for dataset in datasets.UCI:
         for optimizer in ("Adam", "K-FAC", "Muon", "SOAP"):
             for method in ("NLL", "nGEM (listing)", "nGEM (derived)", "nGEM (undamped)"):
                 assert (dataset, "[0, 1]", optimizer, method) in ours
@@ -156,7 +156,7 @@ def test_a_run_is_on_its_own_split_and_its_numbers_are_right(small):
         for table in (final, curves):
             assert set(table[name]) == {{"dataset": "housing"}.get(name, getattr(run, name, None))}
 
-    targets = experiment.uci("housing", 2).y_train
+    targets = experiment.uci_split("housing", 2).y_train
     assert final["target_scale"][0] == pytest.approx(np.ptp(targets), rel=1e-5)
     for seed, path in curves.groupby("seed"):
         assert path["update"].tolist() == [0, 5, 10, 15]

@@ -21,8 +21,7 @@ import pytest
 pytest.importorskip("pandas")
 import pandas as pd
 
-from ngem_tutorial import results
-from ngem_tutorial.experiments import study
+from ngem_tutorial import results, runs
 
 COUNTED: list[str] = []
 
@@ -42,18 +41,18 @@ def compute(config: Config, seed: int) -> dict[str, pd.DataFrame]:
     }
 
 
-def units(config: Config) -> list[study.Unit]:
+def units(config: Config) -> list[runs.Unit]:
     return [
-        study.Unit(f"seed={seed}", lambda seed=seed: compute(config, seed), 2.0)
+        runs.Unit(f"seed={seed}", lambda seed=seed: compute(config, seed), 2.0)
         for seed in config.seeds
     ]
 
 
 @pytest.fixture
-def experiment() -> study.Experiment:
+def experiment() -> runs.Experiment:
     COUNTED.clear()
     presets = {"tiny": Config(), "other": Config(scale=3.0)}
-    return study.Experiment("toy", "a toy", (), __name__, presets, units)
+    return runs.Experiment("toy", "a toy", (), __name__, presets, units)
 
 
 @pytest.fixture(autouse=True)
@@ -61,16 +60,16 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     """This file by the name that it has here, as the fingerprint looks for its source."""
     monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__, sys))
     spec = type("Spec", (), {"origin": __file__})
-    real = study.importlib.util.find_spec
+    real = runs.importlib.util.find_spec
     monkeypatch.setattr(
-        study.importlib.util, "find_spec", lambda name: spec if name == __name__ else real(name)
+        runs.importlib.util, "find_spec", lambda name: spec if name == __name__ else real(name)
     )
 
 
 def test_the_tables_are_the_units_in_their_order(
-    experiment: study.Experiment, tmp_path: Path
+    experiment: runs.Experiment, tmp_path: Path
 ) -> None:
-    study.run(experiment, "tiny", tmp_path, show=False)
+    runs.run(experiment, "tiny", tmp_path, show=False)
     assert COUNTED == ["seed=1", "seed=2", "seed=3"]
     result = results.load("toy/tiny/final", tmp_path)
     expected = pd.DataFrame({"seed": [1, 2, 3], "value": [2 / 3, math.nan, math.inf]})
@@ -85,61 +84,61 @@ def test_the_tables_are_the_units_in_their_order(
     assert not list((tmp_path / ".partial").iterdir())
 
 
-def test_a_part_may_leave_a_table_empty(experiment: study.Experiment, tmp_path: Path) -> None:
-    def some(config: Config) -> list[study.Unit]:
+def test_a_part_may_leave_a_table_empty(experiment: runs.Experiment, tmp_path: Path) -> None:
+    def some(config: Config) -> list[runs.Unit]:
         def run(seed: int) -> dict[str, pd.DataFrame]:
             tables = compute(config, seed)
             return tables | {"curve": tables["curve"][: 2 * (seed == 2)]}
 
-        return [study.Unit(f"seed={s}", functools.partial(run, s), 1.0) for s in config.seeds]
+        return [runs.Unit(f"seed={s}", functools.partial(run, s), 1.0) for s in config.seeds]
 
-    study.run(dataclasses.replace(experiment, units=some), "tiny", tmp_path, show=False)
+    runs.run(dataclasses.replace(experiment, units=some), "tiny", tmp_path, show=False)
     assert results.load("toy/tiny/final", tmp_path).table["seed"].tolist() == [1, 2, 3]
     assert results.load("toy/tiny/curve", tmp_path).table["seed"].tolist() == [2, 2]
 
 
 def test_what_is_finished_is_not_computed_again(
-    experiment: study.Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    experiment: runs.Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop_at_third(config: Config) -> list[study.Unit]:
+    def stop_at_third(config: Config) -> list[runs.Unit]:
         def stop() -> Any:
             raise KeyboardInterrupt
 
-        return [*units(config)[:2], study.Unit("seed=3", stop, 2.0)]
+        return [*units(config)[:2], runs.Unit("seed=3", stop, 2.0)]
 
     stopped = dataclasses.replace(experiment, units=stop_at_third)
     with pytest.raises(KeyboardInterrupt):
-        study.run(stopped, "tiny", tmp_path, show=False)
+        runs.run(stopped, "tiny", tmp_path, show=False)
     assert not (tmp_path / "toy").exists()
-    assert study.progress(experiment, "tiny", tmp_path) == study.Progress(2, 3, 2.0)
-    study.run(experiment, "tiny", tmp_path, show=False)
+    assert runs.progress(experiment, "tiny", tmp_path) == runs.Progress(2, 3, 2.0)
+    runs.run(experiment, "tiny", tmp_path, show=False)
     assert COUNTED == ["seed=1", "seed=2", "seed=3"]
-    study.run(experiment, "tiny", tmp_path / "whole", show=False)
+    runs.run(experiment, "tiny", tmp_path / "whole", show=False)
     for name in ("final", "curve"):
         parts = tmp_path / "toy" / "tiny" / f"{name}.csv"
         whole = tmp_path / "whole" / "toy" / "tiny" / f"{name}.csv"
         assert parts.read_bytes() == whole.read_bytes()
-    assert study.progress(experiment, "tiny", tmp_path) == study.Progress(3, 3, 0.0)
+    assert runs.progress(experiment, "tiny", tmp_path) == runs.Progress(3, 3, 0.0)
 
 
 def test_other_settings_and_other_code_start_anew(
-    experiment: study.Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    experiment: runs.Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    marks = {study.fingerprint(experiment, config) for config in experiment.presets.values()}
+    marks = {runs.fingerprint(experiment, config) for config in experiment.presets.values()}
     assert len(marks) == 2
-    study.run(experiment, "tiny", tmp_path, show=False)
-    assert study.is_finished(experiment, "tiny", tmp_path)
-    assert not study.is_finished(experiment, "other", tmp_path)
+    runs.run(experiment, "tiny", tmp_path, show=False)
+    assert runs.is_finished(experiment, "tiny", tmp_path)
+    assert not runs.is_finished(experiment, "other", tmp_path)
 
     copy = tmp_path / "copy.py"
     spec = type("Spec", (), {"origin": str(copy)})
-    monkeypatch.setattr(study.importlib.util, "find_spec", lambda name: spec)
+    monkeypatch.setattr(runs.importlib.util, "find_spec", lambda name: spec)
     source = Path(__file__).read_text(encoding="utf-8")
     copy.write_text(source.replace('"""', '"""More words. ', 1) + "\n# a comment\n")
-    assert study.is_finished(experiment, "tiny", tmp_path)
+    assert runs.is_finished(experiment, "tiny", tmp_path)
     copy.write_text(source.replace("config.scale / 3", "config.scale / 4"))
-    assert not study.is_finished(experiment, "tiny", tmp_path)
-    assert study.progress(experiment, "tiny", tmp_path).finished == 0
+    assert not runs.is_finished(experiment, "tiny", tmp_path)
+    assert runs.progress(experiment, "tiny", tmp_path).finished == 0
 
 
 @pytest.mark.parametrize(
@@ -147,27 +146,27 @@ def test_other_settings_and_other_code_start_anew(
     [(["a b"], "must be letters"), (["../a"], "must be letters"), (["a", "a"], "must be unique")],
 )
 def test_names_of_units_must_be_fit_for_files(
-    experiment: study.Experiment, tmp_path: Path, names: list[str], message: str
+    experiment: runs.Experiment, tmp_path: Path, names: list[str], message: str
 ) -> None:
     bad = dataclasses.replace(
-        experiment, units=lambda config: [study.Unit(name, dict, 1.0) for name in names]
+        experiment, units=lambda config: [runs.Unit(name, dict, 1.0) for name in names]
     )
     with pytest.raises(ValueError, match=message):
-        study.run(bad, "tiny", tmp_path, show=False)
+        runs.run(bad, "tiny", tmp_path, show=False)
 
 
-def test_bad_arguments_are_named(experiment: study.Experiment, tmp_path: Path) -> None:
+def test_bad_arguments_are_named(experiment: runs.Experiment, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="preset must be one of tiny, other for toy, got 'nope'"):
-        study.run(experiment, "nope", tmp_path)
+        runs.run(experiment, "nope", tmp_path)
     with pytest.raises(ValueError, match="jobs must be at least 1, got 0"):
-        study.run(experiment, "tiny", tmp_path, jobs=0)
+        runs.run(experiment, "tiny", tmp_path, jobs=0)
     assert not COUNTED
 
 
 def test_the_time_left_is_told(
-    experiment: study.Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    experiment: runs.Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    study.run(experiment, "tiny", tmp_path, show=True)
+    runs.run(experiment, "tiny", tmp_path, show=True)
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(" in ")[0] for line in lines] == [
         f"toy/tiny: {i} of 3, seed={i}" for i in (1, 2, 3)
@@ -184,7 +183,8 @@ TRAINING = textwrap.dedent("""
 
     import jax, optax
     import pandas as pd
-    from ngem_tutorial.experiments import study, two_gaussians
+    from ngem_tutorial import runs
+    from ngem_tutorial.experiments import two_gaussians
     from ngem_tutorial.objectives import nll
     from ngem_tutorial.training import fit
 
@@ -200,14 +200,14 @@ TRAINING = textwrap.dedent("""
         return {"curves": pd.DataFrame(result.columns())}
 
     def units(config):
-        return [study.Unit(f"seed={s}", partial(train, s), 1.0) for s in config.seeds]
+        return [runs.Unit(f"seed={s}", partial(train, s), 1.0) for s in config.seeds]
 
     PRESETS = {"tiny": Config()}
-    EXPERIMENT = study.Experiment("toy", "a toy", (), "training_in_parts", PRESETS, units)
+    EXPERIMENT = runs.Experiment("toy", "a toy", (), "training_in_parts", PRESETS, units)
 
     if __name__ == "__main__":
         import training_in_parts  # by its name, for the processes
-        study.run(training_in_parts.EXPERIMENT, "tiny", Path(sys.argv[1]), jobs=int(sys.argv[2]))
+        runs.run(training_in_parts.EXPERIMENT, "tiny", Path(sys.argv[1]), jobs=int(sys.argv[2]))
 """)
 
 
@@ -257,8 +257,8 @@ def test_the_origin_of_a_table_is_told_with_the_rows_added_later() -> None:
 
     machine = "on Abacus 3 (cpu, 2 cores), 2026-01-02, JAX 0.10.2, commit"
     alone = part(30.0, "a") | {"extra": {}}
-    assert study.origin(alone) == f"30 s {machine} `aaaaaaa`"
+    assert runs.origin(alone) == f"30 s {machine} `aaaaaaa`"
     both = part(600.0, "a") | {"extra": {"added": [part(7200.0, "b") | {"methods": ["A", "B"]}]}}
-    assert study.origin(both) == (
+    assert runs.origin(both) == (
         f"10 min {machine} `aaaaaaa`; A, B later, in 2.0 h {machine} `bbbbbbb`"
     )

@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ngem_tutorial import tabular
-from ngem_tutorial.datasets import DatasetError
+from ngem_tutorial.datasets import DatasetError, uci
 
 # ------------------------------------------------------------------------- the real data sets
 
@@ -28,7 +27,7 @@ from ngem_tutorial.datasets import DatasetError
     ],
 )
 def test_real_tables_have_their_known_facts(name, sizes, features, mean, extremes):
-    data = tabular.uci(name, 0)
+    data = uci.uci_split(name, 0)
     assert data.x_train.shape == (sizes[0], features)
     assert data.x_test.shape == (sizes[1], features)
     assert data.y_train.shape == (sizes[0], 1)
@@ -40,16 +39,16 @@ def test_real_tables_have_their_known_facts(name, sizes, features, mean, extreme
 
 
 @pytest.mark.needs("uci")
-@pytest.mark.parametrize("name", tabular.UCI)
+@pytest.mark.parametrize("name", uci.UCI)
 def test_splits_are_those_of_the_published_index_files(name):
-    folder = Path(os.environ["NGEM_DATA_DIR"], "uci", tabular._TABLES[name].folder)
+    folder = Path(os.environ["NGEM_DATA_DIR"], "uci", uci._TABLES[name].folder)
     if not (folder / "index_train_0.txt").exists():
         pytest.skip(f"{folder} has no index files")
     values = np.loadtxt(folder / "data.txt")
     features = np.loadtxt(folder / "index_features.txt", dtype=int)
     target = np.loadtxt(folder / "index_target.txt", dtype=int)
-    for split in range(tabular.NUM_SPLITS):
-        data = tabular.uci(name, split)
+    for split in range(uci.NUM_SPLITS):
+        data = uci.uci_split(name, split)
         for part, x, y in (
             ("train", data.x_train, data.y_train),
             ("test", data.x_test, data.y_test),
@@ -86,8 +85,8 @@ def canonical(rows):
 def tiny(monkeypatch, tmp_path):
     """A tiny "housing": no folder is named, the cache is empty; returns its place in a folder."""
     digest = hashlib.sha256(canonical(ROWS)).hexdigest()
-    table = tabular._Table("bostonHousing", 531, ROWS.shape, digest)
-    monkeypatch.setitem(tabular._TABLES, "housing", table)
+    table = uci._Table("bostonHousing", 531, ROWS.shape, digest)
+    monkeypatch.setitem(uci._TABLES, "housing", table)
     monkeypatch.delenv("NGEM_DATA_DIR", raising=False)
     monkeypatch.setenv("NGEM_CACHE_DIR", str(tmp_path / "cache"))
     return Path("uci", "bostonHousing", "data.txt")
@@ -109,17 +108,17 @@ def assert_is_tiny(data, split=0):
 @pytest.mark.parametrize("form", ["%r", "%.7e", "%20.9f"])
 def test_a_table_is_read_however_its_numbers_are_written(tiny, tmp_path, monkeypatch, form):
     write(tmp_path / "data" / tiny, form=form)
-    assert_is_tiny(tabular.uci("housing", 0, tmp_path / "data"))
+    assert_is_tiny(uci.uci_split("housing", 0, tmp_path / "data"))
     monkeypatch.setenv("NGEM_DATA_DIR", str(tmp_path / "data"))
-    assert_is_tiny(tabular.uci("housing", 3), 3)
+    assert_is_tiny(uci.uci_split("housing", 3), 3)
 
 
 def test_the_argument_goes_before_the_environment(tiny, tmp_path, monkeypatch):
     write(tmp_path / "data" / tiny)
     monkeypatch.setenv("NGEM_DATA_DIR", str(tmp_path / "nowhere"))
-    assert_is_tiny(tabular.uci("housing", 0, tmp_path / "data"))
+    assert_is_tiny(uci.uci_split("housing", 0, tmp_path / "data"))
     with pytest.raises(DatasetError, match=r"nowhere.*is missing.*NGEM_DATA_DIR.*Put the table"):
-        tabular.uci("housing", 0)
+        uci.uci_split("housing", 0)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +138,7 @@ def test_a_damaged_table_is_named_with_what_is_wrong_and_what_to_do(tiny, tmp_pa
     path.parent.mkdir(parents=True)
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(DatasetError, match=message) as caught:
-        tabular.uci("housing", 0, tmp_path)
+        uci.uci_split("housing", 0, tmp_path)
     assert str(path) in str(caught.value)
     assert "Replace it by an intact copy" in str(caught.value)
 
@@ -153,13 +152,13 @@ def test_a_changed_value_and_a_changed_order_are_noticed(tiny, tmp_path, change)
         rows[[2, 5]] = rows[[5, 2]]
     write(tmp_path / tiny, rows)
     with pytest.raises(DatasetError, match="other values"):
-        tabular.uci("housing", 0, tmp_path)
+        uci.uci_split("housing", 0, tmp_path)
 
 
 def test_a_folder_in_the_place_of_the_table_is_an_error(tiny, tmp_path):
     (tmp_path / tiny).mkdir(parents=True)
     with pytest.raises(DatasetError, match=r"cannot be read \(Is a directory\)"):
-        tabular.uci("housing", 0, tmp_path)
+        uci.uci_split("housing", 0, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +173,7 @@ def test_a_folder_in_the_place_of_the_table_is_an_error(tiny, tmp_path):
 )
 def test_unknown_names_and_splits_are_rejected(name, split, message):
     with pytest.raises(ValueError, match=message):
-        tabular.uci(name, split, "/nowhere")
+        uci.uci_split(name, split, "/nowhere")
 
 
 # ------------------------------------------------------------------------------------- download
@@ -246,7 +245,7 @@ def server(tiny, monkeypatch):
 
 
 def test_download_fills_the_cache_once(tiny, server, tmp_path):
-    assert_is_tiny(tabular.uci("housing", 0))
+    assert_is_tiny(uci.uci_split("housing", 0))
     assert server.requests
     cached = tmp_path / "cache" / tiny
     assert [p for p in (tmp_path / "cache").rglob("*") if p.is_file()] == [cached]
@@ -254,24 +253,24 @@ def test_download_fills_the_cache_once(tiny, server, tmp_path):
 
     server.requests.clear()
     server.online = False
-    assert_is_tiny(tabular.uci("housing", 1), 1)
+    assert_is_tiny(uci.uci_split("housing", 1), 1)
     assert server.requests == []
 
 
 def test_a_damaged_cache_is_an_error_and_is_repaired_once_deleted(tiny, server, tmp_path):
-    tabular.uci("housing", 0)
+    uci.uci_split("housing", 0)
     cached = tmp_path / "cache" / tiny
     cached.write_text(cached.read_text()[:-20])
     with pytest.raises(DatasetError, match="Delete it, and it will be downloaded again"):
-        tabular.uci("housing", 0)
+        uci.uci_split("housing", 0)
     cached.unlink()
-    assert_is_tiny(tabular.uci("housing", 0))
+    assert_is_tiny(uci.uci_split("housing", 0))
 
 
 def test_offline_says_what_to_do_and_leaves_nothing(tiny, server, tmp_path):
     server.online = False
     with pytest.raises(DatasetError, match=r"no route to host.*NGEM_DATA_DIR") as caught:
-        tabular.uci("housing", 0)
+        uci.uci_split("housing", 0)
     for part in (str(tmp_path / "cache" / tiny), "data set 531 of OpenML", "uci/bostonHousing"):
         assert part in str(caught.value)
     assert not (tmp_path / "cache").exists()
@@ -282,7 +281,7 @@ def test_other_data_under_the_same_number_are_refused(tiny, server, tmp_path, ch
     rows = {"order": ROWS[::-1], "values": ROWS * [1, 1, 1, 2], "rows": ROWS[:-1]}[change]
     server.arff = OpenML(rows).arff
     with pytest.raises(DatasetError, match="downloading data set 531 of OpenML failed"):
-        tabular.uci("housing", 0)
+        uci.uci_split("housing", 0)
     assert not (tmp_path / "cache").exists()
 
 
@@ -296,13 +295,13 @@ def test_a_compressed_answer_is_understood(tiny, server, monkeypatch):
     monkeypatch.setattr(
         openml, "urlopen", lambda request: Compressed(gzip.compress(server.urlopen(request).read()))
     )
-    assert_is_tiny(tabular.uci("housing", 0))
+    assert_is_tiny(uci.uci_split("housing", 0))
 
 
 def test_a_missing_package_names_the_extra(tiny, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(ImportError, match=r"ngem-tutorial\[data\]"):
-        tabular.uci("housing", 0)
+        uci.uci_split("housing", 0)
 
 
 # -------------------------------------------------------------------------------------- scaling
@@ -314,7 +313,7 @@ def some_data():
     x[:30, 2] = 4.0  # constant in the training data, not in the others
     y = generator.gamma(2.0, 10.0, (40, 1))
     parts = (x[:30], y[:30], x[30:], y[30:])
-    return tabular.Regression(*(part.astype(np.float32) for part in parts))
+    return uci.Regression(*(part.astype(np.float32) for part in parts))
 
 
 @pytest.mark.parametrize(
@@ -328,7 +327,7 @@ def some_data():
 def test_scalings_are_those_of_scikit_learn(scaling, peer):
     preprocessing = pytest.importorskip("sklearn.preprocessing")
     data = some_data()
-    scaled, offset, scale = tabular.rescale(data, scaling)
+    scaled, offset, scale = uci.rescale(data, scaling)
     name, arguments = peer
     for train, test, got_train, got_test, columns in (
         (data.x_train, data.x_test, scaled.x_train, scaled.x_test, slice(0, 2)),
@@ -347,12 +346,12 @@ def test_scalings_are_those_of_scikit_learn(scaling, peer):
 
 def test_raw_changes_nothing_and_the_target_can_differ():
     data = some_data()
-    scaled, offset, scale = tabular.rescale(data, "raw")
+    scaled, offset, scale = uci.rescale(data, "raw")
     assert (offset, scale) == (0.0, 1.0)
     for before, after in zip(data, scaled, strict=True):
         np.testing.assert_array_equal(before, after)
-    mixed = tabular.rescale(data, "standardised", "[0, 1]")
-    plain = tabular.rescale(data, "standardised")
+    mixed = uci.rescale(data, "standardised", "[0, 1]")
+    plain = uci.rescale(data, "standardised")
     np.testing.assert_array_equal(mixed.data.x_test, plain.data.x_test)
     assert mixed.data.y_train.min() == 0.0
     assert mixed.data.y_train.max() == 1.0
@@ -364,7 +363,7 @@ def test_a_density_changes_units_as_documented():
     from scipy import stats
 
     data = some_data()
-    scaled, offset, scale = tabular.rescale(data, "[-1, 1]")
+    scaled, offset, scale = uci.rescale(data, "[-1, 1]")
     nats = -stats.norm(0.1, 0.3).logpdf(scaled.y_test.astype(float)).mean()
     raw = -stats.norm(offset + scale * 0.1, scale * 0.3).logpdf(data.y_test.astype(float)).mean()
     assert raw == pytest.approx(nats + np.log(scale), rel=1e-5)
@@ -374,4 +373,4 @@ def test_a_density_changes_units_as_documented():
 def test_unknown_scalings_are_rejected(argument):
     message = rf"{argument} must be one of standardised, .*, raw, got 'log'"
     with pytest.raises(ValueError, match=message):
-        tabular.rescale(some_data(), **{"scaling": "raw", argument: "log"})
+        uci.rescale(some_data(), **{"scaling": "raw", argument: "log"})

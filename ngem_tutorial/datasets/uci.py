@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ngem_tutorial._files import cache_dir, require, write_atomically
-from ngem_tutorial.datasets import DatasetError
+from ngem_tutorial.datasets._errors import DatasetError
 
-__all__ = ["NUM_SPLITS", "SCALINGS", "UCI", "Regression", "Scaled", "rescale", "uci"]
+__all__ = ["NUM_SPLITS", "SCALINGS", "UCI", "Regression", "Scaled", "rescale", "uci_split"]
 
 NUM_SPLITS: Final = 20
 """Number of standard splits of each data set."""
@@ -76,7 +76,7 @@ UCI: Final[tuple[str, ...]] = tuple(_TABLES)
 """Names of the data sets."""
 
 
-def uci(name: str, split: int, data_dir: str | os.PathLike[str] | None = None) -> Regression:
+def uci_split(name: str, split: int, data_dir: str | os.PathLike[str] | None = None) -> Regression:
     """Return one of the twenty standard splits of a UCI data set, in its own units.
 
     - "kin8nm": the distance of the end of a robot's arm from a target, given the angles of its
@@ -261,7 +261,7 @@ def rescale(data: Regression, scaling: str, target_scaling: str | None = None) -
     With an interval, the training data fill it; test data may lie outside.
 
     Args:
-        data: what `uci` returned.
+        data: what `uci_split` returned.
         scaling: one of `SCALINGS`. A feature that is constant in the training data is shifted
             only.
         target_scaling: of the target, if it differs.

@@ -10,19 +10,18 @@ from typing import Any
 
 import pandas as pd
 
-from ngem_tutorial import results
+from ngem_tutorial import results, runs
 from ngem_tutorial.experiments import (
-    comparison,
     inverse_mnist,
     mode_collapse,
     objective_study,
-    study,
     two_gaussians,
     two_sinusoids,
     uci_regression,
     update_cost,
 )
-from ngem_tutorial.experiments.study import Experiment
+from ngem_tutorial.reproduction import comparison
+from ngem_tutorial.runs import Experiment
 
 __all__ = ["EXPERIMENTS", "compare", "load", "overview", "provenance", "reproduce", "select"]
 
@@ -130,7 +129,7 @@ def reproduce(
         experiment: a key of `EXPERIMENTS`.
         preset: a key of the experiment's presets.
         directory: where results are kept; see `results.save`.
-        jobs: how many parts to compute side by side; see `study.run`.
+        jobs: how many parts to compute side by side; see `runs.run`.
 
     Returns:
         The tables by name, as saved under `<experiment>/<preset>/<table>`.
@@ -144,8 +143,8 @@ def reproduce(
     selected.preset(preset)
     folder = results.default_directory() if directory is None else Path(directory).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
-    if not study.is_finished(selected, preset, folder):
-        study.run(selected, preset, folder, jobs=jobs)
+    if not runs.is_finished(selected, preset, folder):
+        runs.run(selected, preset, folder, jobs=jobs)
     return load(experiment, preset, folder)
 
 
@@ -277,7 +276,7 @@ def overview(
     rows = []
     for experiment in select(names):
         for preset, config in experiment.presets.items():
-            state = study.progress(experiment, preset, folder)
+            state = runs.progress(experiment, preset, folder)
             rows.append(
                 {
                     "experiment": experiment.name,
