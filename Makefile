@@ -49,10 +49,12 @@ book: notebooks ## build the HTML book; warnings are errors
 test: env ## run the tests of the package and of the book, and every notebook
 	@$(PY) -m pytest tests book --nbval-lax --nbval-current-env --nbval-cell-timeout=120
 
-lint: env ## check style, formatting and types
+lint: env ## check style, formatting, types, docstrings and the layers of the package
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
+	@$(VENV)/bin/pydoclint ngem_tutorial tools
+	@$(VENV)/bin/lint-imports --no-logo --no-cache
 
 serve: book ## show the book at http://localhost:8000 (PORT=... for another port)
 	@echo "serve: http://localhost:$(PORT) (stop with Ctrl-C)"

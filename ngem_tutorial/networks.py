@@ -61,7 +61,6 @@ class MixtureDensityNetwork(nnx.Module):
         initial_scale: ArrayLike = 1.0,
         rngs: nnx.Rngs,
     ) -> None:
-        """Build the layers."""
         sizes = {"in_features": in_features, "num_components": num_components, "dim": dim}
         for name, size in (*sizes.items(), *(("hidden", width) for width in hidden)):
             if size < 1:
@@ -90,7 +89,13 @@ class MixtureDensityNetwork(nnx.Module):
         self._set_bias(self.scales, "initial_scale", jnp.broadcast_to(raw, event), event)
 
     def __call__(self, x: ArrayLike) -> GaussianMixture:
-        """Map features of shape `(..., in_features)` to mixtures of batch shape `(...)`.
+        """Give each input its mixture.
+
+        Args:
+            x: features, shape `(..., in_features)`.
+
+        Returns:
+            Mixtures of batch shape `(...)`.
 
         Raises:
             ValueError: if the last axis of `x` is not `in_features`.
@@ -146,7 +151,6 @@ class PlainMixture(nnx.Module):
     """
 
     def __init__(self, mixture: GaussianMixture, coordinate: Coordinate = "log_scale") -> None:
-        """Make the mixture's leaves parameters."""
         if mixture.batch_shape:
             raise ValueError(f"mixture must be a single one, got batch shape {mixture.batch_shape}")
         if coordinate not in get_args(Coordinate):
@@ -181,11 +185,16 @@ class LabelConditioned(nnx.Module):
     """
 
     def __init__(self, network: MixtureDensityNetwork, num_classes: int) -> None:
-        """Wrap the network."""
         self.network, self.num_classes = network, num_classes
 
     def __call__(self, labels: ArrayLike) -> GaussianMixture:
-        """Map integer labels of shape `(...)` to mixtures of batch shape `(...)`.
+        """Give each label its mixture.
+
+        Args:
+            labels: integers from 0 to `C - 1`, shape `(...)`.
+
+        Returns:
+            Mixtures of batch shape `(...)`.
 
         Raises:
             TypeError: if the labels are not integers.

@@ -47,7 +47,6 @@ class NonFiniteError(FloatingPointError):
     """A loss or parameter stopped being finite; `failures` says in which run, when and where."""
 
     def __init__(self, failures: Sequence[Failure]) -> None:
-        """Describe the earliest failure."""
         self.failures = tuple(failures)
         first = min(self.failures, key=lambda failure: failure.update)
         super().__init__(

@@ -25,6 +25,9 @@ Some prose.
 ```{code-cell} ipython3
 from pathlib import Path
 
+if False:  # what a page depends on is read, not run
+    from ngem_tutorial import g
+
 print(2 + 3, Path.cwd().name)
 ```
 """
@@ -50,8 +53,9 @@ def make_project(root: Path) -> notebooks.Book:
     files = {
         "book/theory/page.md": PAGE,
         "book/notation.md": "# Notation\n\nWithout code.\n",
-        "ngem_tutorial/a.py": "x = 1\n",
-        "ngem_tutorial/sub/b.py": "y = 2\n",
+        "ngem_tutorial/__init__.py": "from ngem_tutorial.b import g\n",
+        "ngem_tutorial/b.py": "import numpy\n\n\ndef g():\n    return 2\n",
+        "constraints.txt": "# Pins.\nnumpy==2.0.0\nseaborn==0.13\n",
         "results/runs/table.csv": "seed,nll\n1,0.5\n",
     }
     for name, text in files.items():
@@ -101,7 +105,8 @@ def test_executing_again_changes_no_byte(book, executed):
             "code changed",
         ),
         ("book/theory/page.ipynb", "2 + 3", "2 + 4", "notebook edited"),
-        ("ngem_tutorial/sub/b.py", "2", "3", "package changed"),
+        ("ngem_tutorial/b.py", "2", "3", "package changed"),
+        ("constraints.txt", "2.0.0", "2.0.1", "versions changed"),
         ("results/runs/table.csv", "0.5", "0.6", "results changed"),
     ],
 )
@@ -112,15 +117,20 @@ def test_what_makes_a_page_stale(book, file, old, new, reason, capsys):
     assert reason in capsys.readouterr().out
 
 
-def test_new_and_renamed_files_make_a_page_stale(book):
+def test_renamed_files_make_a_page_stale(book):
     (book.root / "results/runs/table.csv").rename(book.root / "results/runs/other.csv")
-    (book.root / "ngem_tutorial/c.py").touch()
+    (book.root / "ngem_tutorial/b.py").rename(book.root / "ngem_tutorial/c.py")
+    edit(book.root / "ngem_tutorial/__init__.py", "tutorial.b", "tutorial.c")
     assert book.state(page_of(book)).stale == ("package changed", "results changed")
 
 
-def test_line_ends_and_undeclared_files_do_not(book):
-    (book.root / "ngem_tutorial/a.py").write_bytes(b"x = 1\r\n")
+def test_what_no_output_depends_on_does_not(book):
+    (book.root / "ngem_tutorial/b.py").write_bytes(
+        b'"""New."""\r\nimport numpy\r\ndef g():\r\n  return 2  # two\r\n'
+    )
+    (book.root / "ngem_tutorial/c.py").write_text("x = 1\n")
     (book.root / "ngem_tutorial/notes.txt").touch()
+    edit(book.root / "constraints.txt", "seaborn==0.13", "seaborn==0.14")
     (book.root / "results/other").mkdir()
     (book.root / "results/other/table.csv").touch()
     assert book.state(page_of(book)).fresh
@@ -152,11 +162,29 @@ def test_run_executes_the_stale_only(book, monkeypatch):
     monkeypatch.setattr(notebooks.Book, "execute", lambda _, page: ran.append(page.name))
     assert notebooks.main(["run"], book) == 0
     assert ran == []
-    edit(book.root / "ngem_tutorial/a.py", "1", "2")
+    edit(book.root / "ngem_tutorial/b.py", "2", "3")
     assert notebooks.main(["run"], book) == 0
     assert ran == ["page.md"]
     assert notebooks.main(["run", "--force", str(page_of(book))], book) == 0
     assert ran == ["page.md", "page.md"]
+
+
+def test_pages_run_side_by_side_each_with_a_line_of_its_own(book, capsys):
+    source = PAGE.replace("results: [runs]", "needs: []")
+    for name, cell in [("good", "print(1 + 1)"), ("bad", "1 / 0")]:
+        text = (
+            source[: source.index("```{code-cell}")] + f"```{{code-cell}} ipython3\n{cell}\n```\n"
+        )
+        (book.root / f"book/theory/{name}.md").write_text(text)
+    assert notebooks.main(["run", "--jobs", "2"], book) == 1
+    lines = sorted(capsys.readouterr().out.splitlines(), key=lambda line: line.split("] ")[1])
+    assert [line.split("] ")[0] for line in sorted(lines)] == ["[1/3", "[2/3", "[3/3"]
+    assert lines[0].endswith("book/theory/bad.md ... failed; the stored notebook is unchanged")
+    assert "book/theory/good.md ... executed in " in lines[1]
+    assert lines[2].endswith("book/theory/page.md ... fresh")
+    assert notebooks.main(["status"], book) == 0
+    with pytest.raises(SystemExit):
+        notebooks.main(["run", "--jobs", "0"], book)
 
 
 def test_a_failing_cell_leaves_the_notebook(book, executed, capfd):

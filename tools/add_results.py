@@ -30,7 +30,16 @@ KEPT = ("date", "wall_time_s", "configuration", "seeds", "versions", "device", "
 
 
 def add(experiment: str, preset: str, folder: Path, directory: Path) -> list[Path]:
-    """Add the tables of a preset in `folder` to those in `directory`; return what was written.
+    """Add the tables of a preset in one folder to those in another, all or none.
+
+    Args:
+        experiment: its name.
+        preset: a key of its presets.
+        folder: has the tables to be added, as `reproduce` wrote them.
+        directory: has the tables that they are added to.
+
+    Returns:
+        The files that were written.
 
     Raises:
         ValueError: if there is no such experiment or preset, or it has no table in `folder`.

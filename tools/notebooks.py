@@ -1,8 +1,10 @@
 """Keep the book's notebooks in step with what they come from.
 
 A page is a MyST ``.md`` whose front matter names a kernel; the ``.ipynb`` beside it carries the
-executed outputs and, under ``metadata.ngem.stamp``, hashes of what those outputs depend on: the
-page's code cells, the package's source, and the result files that the page declares::
+executed outputs and, under ``metadata.ngem.stamp``, what those outputs depend on: the page's code
+cells, the code of the package's modules that they import, directly or through others (see
+`imports.py`), the pinned versions of what these import, and the result files that the page
+declares::
 
     ngem:
       results: [two_gaussians]   # folders of results/ that the page reads
@@ -11,13 +13,15 @@ page's code cells, the package's source, and the result files that the page decl
 Usage::
 
     python tools/notebooks.py status           # which pages are out of date, and why
-    python tools/notebooks.py run [PAGE ...]   # re-execute those that are (--force: all)
+    python tools/notebooks.py run [PAGE ...]   # re-execute those that are
+                                               # (--force: all; --jobs 2: two at a time)
     python tools/notebooks.py check            # exit status 1 if any is
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import hashlib
 import os
 import re
@@ -25,6 +29,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +37,7 @@ from typing import Any
 import jupytext
 import nbformat
 import yaml
+from imports import Package, read_pins
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
@@ -152,7 +158,8 @@ class Book:
     """The notebooks of a project.
 
     Attributes:
-        root: the project's folder, with `book/`, `ngem_tutorial/` and `results/` in it.
+        root: the project's folder, with `book/`, `ngem_tutorial/`, `results/` and
+            `constraints.txt` in it.
     """
 
     root: Path = ROOT
@@ -173,27 +180,39 @@ class Book:
         normalise(notebook)
         return notebook
 
+    def code(self, page: Path) -> list[str]:
+        """Return the code cells of a page."""
+        return [cell.source for cell in self.source(page).cells if cell.cell_type == "code"]
+
     def stored(self, page: Path) -> Notebook | None:
         """Read the executed notebook beside a page, or `None` if there is none."""
         path = page.with_suffix(".ipynb")
         return nbformat.read(path, as_version=4) if path.exists() else None
 
     def stamp(self, page: Path) -> dict[str, str]:
-        """Return the hashes of all that a page's outputs depend on.
+        """Return what a page's outputs depend on: hashes, and the versions in words.
+
+        Args:
+            page: the page's `.md`.
+
+        Returns:
+            One text for each kind of thing; outputs are out of date when one of them differs.
 
         Raises:
             FileNotFoundError: if the page declares results that are not in `results/`.
         """
-        package = (self.root / "ngem_tutorial").rglob("*.py")
         results: list[Path] = []
         for name in front_matter(page).get("ngem", {}).get("results", []):
             files = [file for file in (self.root / "results" / name).rglob("*") if file.is_file()]
             if not files:
                 raise FileNotFoundError(f"{self.name(page)}: no files in results/{name}")
             results += files
+        needed = Package(self.root / "ngem_tutorial").dependencies(self.code(page))
+        versions = needed.versions(read_pins(self.root / "constraints.txt"))
         return {
             "code": hash_code(self.source(page)),
-            "package": hash_files(package, self.root),
+            "package": needed.hash(),
+            "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
             "results": hash_files(results, self.root),
         }
 
@@ -217,6 +236,9 @@ class Book:
     def execute(self, page: Path) -> None:
         """Run a page in a fresh kernel, in the page's folder, and store the outputs.
 
+        Args:
+            page: the page's `.md`.
+
         Raises:
             CellExecutionError: if a cell fails; the stored notebook stays as it was.
         """
@@ -230,7 +252,7 @@ class Book:
             record_timing=False,
             coalesce_streams=True,
         )
-        client.execute(env=os.environ | ENVIRONMENT)
+        asyncio.run(client.async_execute(env=os.environ | ENVIRONMENT))  # a loop of its own
         normalise(notebook)
         notebook.metadata.setdefault("ngem", {})["stamp"] = stamp
         write(notebook, page.with_suffix(".ipynb"))
@@ -267,16 +289,19 @@ def update(book: Book, page: Path, force: bool = False) -> str:
     return "fresh"
 
 
-def run(book: Book, pages: list[Path], force: bool = False) -> int:
-    """Bring `pages` up to date one after the other; return how many failed."""
+def run(book: Book, pages: list[Path], force: bool = False, jobs: int = 1) -> int:
+    """Bring `pages` up to date, `jobs` at a time; return how many failed."""
     failed = 0
-    for number, page in enumerate(pages, start=1):
-        print(f"[{number}/{len(pages)}] {book.name(page)} ... ", end="", flush=True)
-        try:
-            print(update(book, page, force))
-        except (CellExecutionError, CellTimeoutError, DeadKernelError, OSError) as error:
-            failed += 1
-            print(f"failed; the stored notebook is unchanged\n{error}", file=sys.stderr)
+    with ThreadPoolExecutor(jobs) as pool:  # the work is done by the kernels
+        tasks = {pool.submit(update, book, page, force): page for page in pages}
+        for number, task in enumerate(as_completed(tasks), start=1):
+            line = f"[{number}/{len(pages)}] {book.name(tasks[task])} ... "
+            try:
+                print(line + task.result(), flush=True)
+            except (CellExecutionError, CellTimeoutError, DeadKernelError, OSError) as error:
+                failed += 1
+                print(f"{line}failed; the stored notebook is unchanged", flush=True)
+                print(error, file=sys.stderr, flush=True)
     return failed
 
 
@@ -296,14 +321,17 @@ def main(arguments: list[str] | None = None, book: Book | None = None) -> int:
     parser.add_argument("command", choices=["status", "run", "check"])
     parser.add_argument("pages", nargs="*", metavar="PAGE", help="a page's .md; all pages if none")
     parser.add_argument("--force", action="store_true", help="run: execute fresh pages too")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="run: N pages at a time")
     options = parser.parse_intermixed_args(arguments)
+    if options.jobs < 1:
+        parser.error(f"--jobs takes a positive number, not {options.jobs}")
     known = {page.resolve(): page for page in book.pages()}
     unknown = [page for page in options.pages if Path(page).resolve() not in known]
     if unknown:
         parser.error(f"not a notebook page of the book: {', '.join(unknown)}")
     pages = [known[Path(page).resolve()] for page in options.pages] or list(known.values())
     if options.command == "run":
-        return min(run(book, pages, options.force), 1)
+        return min(run(book, pages, options.force, options.jobs), 1)
     outdated = report(book, pages)
     return min(outdated, 1) if options.command == "check" else 0
 
