@@ -321,7 +321,7 @@ def literal_gradient(psi: jax.Array, log_normal: jax.Array) -> jax.Array:
     return -(ratio * (jax.nn.log_softmax(psi) + log_normal)).sum()
 
 
-@pytest.mark.claim("prop-listing-gradient")
+@pytest.mark.claim("prop-paper-code-gradient")
 @quick
 @given(cases(log_weight=-6.0))
 def test_listing_is_a_cross_entropy_with_a_uniform_prior(drawn: tuple[np.ndarray, ...]) -> None:
@@ -340,7 +340,7 @@ def test_listing_is_a_cross_entropy_with_a_uniform_prior(drawn: tuple[np.ndarray
     assert spread == pytest.approx(r.sum() * np.ptp(pi), rel=1e-6, abs=1e-9 * r.max())
 
 
-@pytest.mark.claim("prop-listing-gradient")
+@pytest.mark.claim("prop-paper-code-gradient")
 @pytest.mark.parametrize("k", [1, 2, 5])
 def test_with_equal_weights_all_logit_gradients_are_one(k: int) -> None:
     rng = np.random.default_rng(k)
@@ -354,7 +354,7 @@ def test_with_equal_weights_all_logit_gradients_are_one(k: int) -> None:
     assert k == 1 or np.abs(listing).max() > 0.01
 
 
-@pytest.mark.claim("prop-listing-gradient")
+@pytest.mark.claim("prop-paper-code-gradient")
 @pytest.mark.parametrize("shares", [(0.9, 0.1), (0.6, 0.3, 0.1)])
 def test_its_only_rest_is_at_the_square_roots(shares: tuple[float, ...]) -> None:
     k, w = len(shares), np.array(shares)

@@ -164,7 +164,7 @@ def penalised(p: np.ndarray, y: np.ndarray, share: np.ndarray, half: float = 0.5
     return float(share @ special.logsumexp(each, axis=1) - half * special.logsumexp(2 * log_pi))
 
 
-@pytest.mark.claim("prop-listing-objective")
+@pytest.mark.claim("prop-paper-code-objective")
 @quick
 @given(seeds, st.sampled_from([2, 3]))
 def test_gradient_of_j_and_the_listing_vanish_together(seed: int, k: int) -> None:
@@ -185,7 +185,7 @@ def test_gradient_of_j_and_the_listing_vanish_together(seed: int, k: int) -> Non
     np.testing.assert_allclose(-step * pi / scales.ravel() ** 2, j[1], atol=1e-4)
 
 
-@pytest.mark.claim("prop-listing-objective")
+@pytest.mark.claim("prop-paper-code-objective")
 @quick
 @given(seeds, st.sampled_from([2, 3, 5]))
 def test_one_maximum_with_positive_weights_and_a_bounded_cost(seed: int, k: int) -> None:
@@ -209,7 +209,7 @@ def test_one_maximum_with_positive_weights_and_a_bounded_cost(seed: int, k: int)
     assert -1e-6 <= cost <= bound + 1e-6 <= 0.5 * np.log(k) + 1e-5
 
 
-@pytest.mark.claim("prop-listing-objective")
+@pytest.mark.claim("prop-paper-code-objective")
 def test_the_best_likelihood_may_have_a_weight_of_zero_and_j_has_none() -> None:
     normal, share = np.array([[1.0, 0.2], [1.0, 0.4]]), np.array([0.5, 0.5])
     assert (share @ (normal[:, 1] / normal[:, 0])) < 1  # so the second weight is best at zero
@@ -307,7 +307,7 @@ def test_twins_and_a_distant_third(pi: tuple[float, ...]) -> None:
     assert m[0, 2] - m[2, 0] == pytest.approx(three * (one - two) / (one + two) ** 2, rel=1e-6)
 
 
-@pytest.mark.claim("prop-listing-rate")
+@pytest.mark.claim("prop-paper-code-rate")
 @quick
 @given(seeds, st.sampled_from([2, 3]))
 def test_jacobian_at_rest(seed: int, k: int) -> None:
@@ -330,7 +330,7 @@ def test_jacobian_at_rest(seed: int, k: int) -> None:
         assert slow * (1 - 1e-5) <= rate <= 2 * slow * (1 + 1e-5)
 
 
-@pytest.mark.claim("prop-listing-rate")
+@pytest.mark.claim("prop-paper-code-rate")
 @pytest.mark.parametrize("start", [-12.0, 12.0])
 def test_two_components_approach_from_every_start(start: float) -> None:
     means, scales, y, share = problem(5, 2, spread=1.0)
@@ -346,7 +346,7 @@ def test_two_components_approach_from_every_start(start: float) -> None:
     assert (np.diff(log_odds) * (log_odds[-1] - start) >= -1e-5).all()  # in one direction
 
 
-@pytest.mark.claim("prop-listing-rate")
+@pytest.mark.claim("prop-paper-code-rate")
 def test_rate_of_the_likelihood() -> None:
     rng = np.random.default_rng(2)
     rho, share = special.softmax(rng.normal(size=(6, 2)), axis=1), rng.dirichlet(np.ones(6))
@@ -366,7 +366,7 @@ def test_rate_of_the_likelihood() -> None:
 # Through a network
 
 
-@pytest.mark.claim("prop-listing-network")
+@pytest.mark.claim("prop-paper-code-network")
 def test_network_descends_the_inverse_probability() -> None:
     """All parameters that lead to the logits, against a loss written in JAX without the package."""
     rng = np.random.default_rng(0)
@@ -390,7 +390,7 @@ def test_network_descends_the_inverse_probability() -> None:
     assert max(float(np.abs(b).max()) for b in expected) > 0.1
 
 
-@pytest.mark.claim("prop-listing-network")
+@pytest.mark.claim("prop-paper-code-network")
 @quick
 @given(seeds, st.sampled_from([2, 4]))
 def test_an_input_counts_by_the_entropy_of_its_shares(seed: int, k: int) -> None:
