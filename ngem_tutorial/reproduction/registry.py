@@ -268,7 +268,7 @@ def provenance(
         directory: where results are kept; see `results.load`.
 
     Returns:
-        A row for each part of the results of an experiment: `experiment`, `methods` (those that
+        A row for each part of the results of an experiment: `experiment`, `tables`, `methods` (those that
         were added later, else empty), `units` (how many, 0 if that was not recorded), `hours`,
         `peak_memory_gib` (of a process), `machine`, `jax` (version), `commit`, `date`.
 
@@ -290,6 +290,7 @@ def _made(part: Mapping[str, Any]) -> dict[str, Any]:
     """How a part of a result came about, for a reader."""
     device = part["device"]
     return {
+        "tables": ", ".join(part["rows"]),
         "methods": ", ".join(part.get("methods", ())),
         "units": len(part["units"]),
         "hours": part["seconds"] / 3600,
