@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from statistics import NormalDist
 from typing import NamedTuple
 
 import jax
@@ -104,12 +103,14 @@ def wilson_interval(
         raise ValueError(f"trials must be whole numbers, at least 1, got {trials!r}")
     if not np.all((k >= 0) & (k <= n) & (k % 1 == 0)):
         raise ValueError(f"successes must be whole numbers from 0 to trials, got {successes!r}")
-    z = NormalDist().inv_cdf(_upper_tail(confidence))
-    share = k / n
-    centre = share + z**2 / (2 * n)
-    spread = z * np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
-    low, high = ((centre + sign * spread) / (1 + z**2 / n) for sign in (-1, 1))
-    return np.where(k == 0, 0.0, low), np.where(k == n, 1.0, high)  # exact, not up to rounding
+    _upper_tail(confidence)  # refuses what is no probability
+
+    def ends(k: float, n: float) -> tuple[float, float]:
+        found = stats.binomtest(int(k), int(n)).proportion_ci(confidence, method="wilson")
+        return found.low, found.high
+
+    low, high = np.vectorize(ends, otypes=[float, float])(k, n)
+    return low, high
 
 
 def mean_and_interval(values: ArrayLike, axis: int = 0, confidence: float = 0.95) -> MeanInterval:

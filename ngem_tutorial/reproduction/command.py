@@ -123,12 +123,13 @@ def _time(seconds: float) -> str:
 
 
 def _print(console: Console, title: str, rows: pd.DataFrame) -> None:
-    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    for position, name in enumerate(rows):
+    table = Table(
+        title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False,
+        collapse_padding=True,
+    )  # fmt: skip
+    for name in rows:
         words = " ".join(map(str, rows[name])).split()
-        table.add_column(
-            str(name), no_wrap=position == 0, min_width=max(map(len, words), default=0)
-        )
+        table.add_column(str(name), min_width=max(map(len, words), default=0))
     for row in rows.itertuples(index=False):
         table.add_row(*map(str, row))
     console.print(table)
