@@ -33,6 +33,7 @@ def run(project: Path, *more: str, **environment: str) -> subprocess.CompletedPr
         key: value for key, value in os.environ.items() if not key.startswith(("NGEM_", "PYTEST_"))
     }
     options = ["tests", "book", "--nbval-lax", "--nbval-current-env", "-q", "--rootdir=."]
+    options += ["-p", "no:hypothesispytest", "-p", "no:jaxtyping"]  # slow to import
     return subprocess.run(
         [sys.executable, "-m", "pytest", *options, "-W", "ignore", *more],
         cwd=project,
