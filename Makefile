@@ -7,6 +7,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 PY := $(VENV)/bin/python
 PORT ?= 8000
+JOBS ?= 2
 
 # One CPU execution thread pool: jax 0.10 can deadlock on two cores without it.
 export PJRT_NPROC := 1
@@ -38,7 +39,7 @@ env: ## make or update .venv from constraints.txt
 	fi
 
 notebooks: env ## re-execute the pages whose code, package or results changed
-	@$(PY) tools/notebooks.py run
+	@$(PY) tools/notebooks.py run --jobs $(JOBS)
 	@$(PY) tools/claims.py
 
 book: notebooks ## build the HTML book; warnings are errors
@@ -47,7 +48,8 @@ book: notebooks ## build the HTML book; warnings are errors
 	@echo "book: $(CURDIR)/_build/html/index.html"
 
 test: env ## run the tests of the package and of the book, and every notebook
-	@$(PY) -m pytest tests book --nbval-lax --nbval-current-env --nbval-cell-timeout=120
+	@$(PY) -m pytest tests book --nbval-lax --nbval-current-env --nbval-cell-timeout=120 \
+	    --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder --max-worker-restart=0
 
 lint: env ## check style, formatting, types, docstrings and the layers of the package
 	@$(PY) -m ruff check .

@@ -1,12 +1,17 @@
-"""What every test run needs: a quiet JAX on the CPU, and an account of what was skipped."""
+"""What every test run needs: a quiet JAX that compiles a program once, an account of what was
+skipped, and a limit on memory."""
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import resource
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Before JAX starts. Without PJRT_NPROC=1, jax 0.10 can deadlock on two cores.
 os.environ.setdefault("PJRT_NPROC", "1")
@@ -14,6 +19,13 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # SOAP's small factorisation
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("NGEM_PROGRESS", "0")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+# A program is compiled by one process and found by the others, in later runs too: most of a test's
+# time is compiling. The kernels of the notebooks inherit this.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "jax")
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import pytest
 
@@ -31,6 +43,8 @@ DATA: dict[str, list[tuple[str, ...]]] = {
     "uci": [(f"uci/{part}/data.txt",) for part in ("bostonHousing", "energy", "kin8nm")],
 }
 NO_SKIPS = os.environ.get("NGEM_NO_SKIPS") == "1"
+MEMORY = 3.0  # GB that a process of the tests may take
+PEAKS: dict[str, float] = {}  # GB that each process took
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +54,17 @@ def x64() -> Iterator[None]:
 
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fresh_memory() -> Iterator[None]:
+    """Give back what a test file leaves behind: compiled programs and figures."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+    gc.collect()
 
 
 def missing(data: str) -> str | None:
@@ -75,8 +100,20 @@ def skipped(config: pytest.Config) -> Counter[str]:
     return Counter(report.longrepr[2].removeprefix("Skipped: ") for report in reports)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a worker of pytest-xdist has said when it ended."""
+    PEAKS.update(getattr(node, "workeroutput", {}).get("peaks", {}))
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if NO_SKIPS and skipped(session.config) and session.exitstatus == pytest.ExitCode.OK:
+    name = getattr(session.config, "workerinput", {}).get("workerid", "pytest")
+    PEAKS[name] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # from kB
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["peaks"] = PEAKS
+    elif session.exitstatus == pytest.ExitCode.OK and (
+        max(PEAKS.values()) > MEMORY or (NO_SKIPS and skipped(session.config))
+    ):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -86,3 +123,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"{number} skipped: {reason}")
     if NO_SKIPS and reasons:
         terminalreporter.write_line("NGEM_NO_SKIPS=1: the run fails because of what was skipped")
+    peaks = ", ".join(f"{name} {peak:.1f} GB" for name, peak in sorted(PEAKS.items()))
+    terminalreporter.write_line(f"peak memory: {peaks}")
+    if max(PEAKS.values(), default=0) > MEMORY:
+        terminalreporter.write_line(f"the run fails because a process took over {MEMORY:g} GB")

@@ -1,8 +1,9 @@
-"""tests/conftest.py: what lacks its data is skipped, counted and, where wanted, a failure."""
+"""tests/conftest.py: what is skipped and how much memory is taken is told, and can fail a run."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -27,11 +28,14 @@ def project(tmp_path):
     return tmp_path
 
 
-def run(project: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("NGEM_")}
+def run(project: Path, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {
+        key: value for key, value in os.environ.items() if not key.startswith(("NGEM_", "PYTEST_"))
+    }
     options = ["tests", "book", "--nbval-lax", "--nbval-current-env", "-q", "--rootdir=."]
+    options += ["-p", "no:hypothesispytest", "-p", "no:jaxtyping"]  # slow to import
     return subprocess.run(
-        [sys.executable, "-m", "pytest", *options, "-W", "ignore"],
+        [sys.executable, "-m", "pytest", *options, "-W", "ignore", *more],
         cwd=project,
         env=inherited | environment,
         capture_output=True,
@@ -39,6 +43,9 @@ def run(project: Path, **environment: str) -> subprocess.CompletedProcess[str]:
         check=False,
         timeout=120,
     )
+
+
+WORKERS = ["-n", "2", "--dist", "loadfile", "--max-worker-restart=0"]
 
 
 def test_a_notebook_without_its_data_is_skipped_and_counted(project):
@@ -49,7 +56,7 @@ def test_a_notebook_without_its_data_is_skipped_and_counted(project):
 
 
 def test_a_skip_fails_the_run_where_none_is_allowed(project):
-    result = run(project, NGEM_NO_SKIPS="1", NGEM_DATA_DIR=str(project))
+    result = run(project, *WORKERS, NGEM_NO_SKIPS="1", NGEM_DATA_DIR=str(project))
     assert result.returncode == 1
     assert "1 skipped: needs mnist, and NGEM_DATA_DIR has no mnist/train-images" in result.stdout
 
@@ -62,3 +69,21 @@ def test_with_its_data_it_runs(project, folder):
     result = run(project, NGEM_NO_SKIPS="1", NGEM_DATA_DIR=str(project / "data"))
     assert result.returncode == 0, result.stdout
     assert "2 passed" in result.stdout
+
+
+def test_a_run_that_takes_too_much_memory_fails(project):
+    file = project / "tests/conftest.py"
+    file.write_text(file.read_text().replace("MEMORY = 3.0", "MEMORY = 0.001"))
+    result = run(project, *WORKERS)
+    assert result.returncode == 1
+    assert re.search(r"peak memory: gw0 [\d.]+ GB, gw1 [\d.]+ GB, pytest [\d.]+ GB", result.stdout)
+    assert "the run fails because a process took over 0.001 GB" in result.stdout
+
+
+def test_a_deadlock_ends_the_run_with_every_stack(project):
+    test = "import time\n\ndef test_stuck():\n    time.sleep(100)\n"
+    (project / "tests/test_stuck.py").write_text(test)
+    options = ["-o", "faulthandler_timeout=1", "-o", "faulthandler_exit_on_timeout=true"]
+    result = run(project, *WORKERS, *options)
+    assert result.returncode
+    assert "in test_stuck" in result.stderr
