@@ -6,7 +6,12 @@ Objectives and models in JAX and Flax, with the closed-form Fisher matrices behi
 from ngem_tutorial.fisher import natural_gradient
 from ngem_tutorial.methods import METHODS, Method, get_method
 from ngem_tutorial.mixtures import GaussianMixture
-from ngem_tutorial.networks import LabelConditioned, MixtureDensityNetwork, PlainMixture
+from ngem_tutorial.networks import (
+    LabelConditioned,
+    MixtureDensityNetwork,
+    PlainMixture,
+    Standardized,
+)
 from ngem_tutorial.objectives import (
     beta_nll,
     mse,
@@ -16,7 +21,7 @@ from ngem_tutorial.objectives import (
     scale_unit,
     sgem,
 )
-from ngem_tutorial.training import Fit, NonFiniteError, fit
+from ngem_tutorial.training import Fit, NonFiniteError, ScaleWarning, fit
 from ngem_tutorial.variants import Variant
 
 __version__ = "0.1.0"
@@ -30,6 +35,8 @@ __all__ = [
     "MixtureDensityNetwork",
     "NonFiniteError",
     "PlainMixture",
+    "ScaleWarning",
+    "Standardized",
     "Variant",
     "beta_nll",
     "fit",

@@ -14,7 +14,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 
-__all__ = ["clear", "compiled"]
+__all__ = ["Program", "clear", "compiled"]
 
 _Value = TypeVar("_Value")
 
@@ -41,7 +41,7 @@ class _Recent(Generic[_Value]):
         self._entries.clear()
 
 
-class _Program(NamedTuple):
+class Program(NamedTuple):
     """An executable on flat leaves, and the structure of what its function returns."""
 
     executable: Any
@@ -51,13 +51,13 @@ class _Program(NamedTuple):
         return jax.tree.unflatten(self.structure, self.executable(*jax.tree.leaves(arguments)))
 
 
-_BY_FUNCTION: _Recent[_Program] = _Recent(64)
+_BY_FUNCTION: _Recent[Program] = _Recent(64)
 """By what the caller says that the function depends on: not even traced again."""
 _BY_TEXT: _Recent[Any] = _Recent(64)
 """By the lowered text: traced again, not compiled again."""
 
 
-def compiled(function: Callable[..., Any], *arguments: Any, key: Hashable) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any], *arguments: Any, key: Hashable) -> Program:
     """Compile a function for arguments of given shapes, or return what was compiled before.
 
     Args:
@@ -71,7 +71,8 @@ def compiled(function: Callable[..., Any], *arguments: Any, key: Hashable) -> Ca
     """
     leaves, structure = jax.tree.flatten(arguments)
     types = tuple((jax.typeof(leaf), str(getattr(leaf, "sharding", None))) for leaf in leaves)
-    platform = str(jax.config.jax_default_device), jax.default_backend(), jax.config.jax_enable_x64
+    config: Any = jax.config
+    platform = (str(config.jax_default_device), jax.default_backend(), config.jax_enable_x64)
     key = _hashable((key, structure, types, platform))
     program = None if key is None else _BY_FUNCTION.get(key)
     if program is not None:
@@ -92,7 +93,7 @@ def compiled(function: Callable[..., Any], *arguments: Any, key: Hashable) -> Ca
         # A callback into Python appears as a number, whatever it calls.
         if "callback" not in text:
             _BY_TEXT.put((text, types, platform), executable)
-    program = _Program(executable, returned[-1])
+    program = Program(executable, returned[-1])
     if key is not None:
         _BY_FUNCTION.put(key, program)
     return program

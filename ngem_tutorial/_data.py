@@ -109,7 +109,9 @@ def _checked_weights(name: str, weights: ArrayLike, shape: tuple[int, ...]) -> n
 def _check_finite(name: str, array: np.ndarray) -> None:
     finite = np.isfinite(array)
     if not finite.all():
-        hint = " Leave these examples out, or give them a weight of zero." if name[-1] == "y" else ""
+        hint = (
+            " Leave these examples out, or give them a weight of zero." if name[-1] == "y" else ""
+        )
         raise ValueError(
             f"{name} must be finite, got {int((~finite).sum())} values that are not.{hint}"
         )

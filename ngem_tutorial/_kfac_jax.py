@@ -2,11 +2,11 @@
 
 kfac-jax 0.0.8, the newest release, evaluates the equations of a traced model with
 `Primitive.get_bind_params` as it was before JAX 0.9.2: a pair of functions and parameters, where it
-now is the parameters alone. With such a JAX every call of kfac-jax that traces a model raises. Older
-versions of JAX are not an option here (the pinned one is newer), and the tracer cannot be gone
-around, so `load` replaces that one function, `_src.tag_graph_matcher.eval_jaxpr_eqn`, by the version
-below, once and for the process. What it replaces could only raise, so nothing that worked changes.
-Another release of kfac-jax is left as it is; a test fails when one no longer needs this.
+now is the parameters alone. With such a JAX every call of kfac-jax that traces a model raises. An
+older JAX is no way out (the pinned one is newer), and there is no way around the tracer, so `load`
+replaces that one function, `_src.tag_graph_matcher.eval_jaxpr_eqn`, by the version below, once and
+for the whole process. What it replaces could only raise, so nothing that worked changes. Another
+release of kfac-jax is left as it is, and a test fails when one no longer needs this.
 
 `evaluate_equation` is adapted from kfac-jax, copyright DeepMind Technologies Limited, Apache
 License 2.0.

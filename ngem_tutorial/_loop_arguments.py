@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -55,13 +55,13 @@ def check_whole(name: str, value: Any, low: int, high: int | None = None) -> int
     return number
 
 
-def check_model(make_model: Any, seeds: Sequence[int]) -> None:
+def check_model(make_model: Any, num_seeds: int) -> None:
     """Check that a model is a module, for one seed, or a maker of modules."""
     if isinstance(make_model, nnx.Module):
-        if len(seeds) > 1:
+        if num_seeds > 1:
             raise ValueError(
                 "model must be a function of nnx.Rngs that builds the module for several seeds, "
-                f"such as lambda rngs: Network(..., rngs=rngs); got a module and {len(seeds)} seeds"
+                f"such as lambda rngs: Network(..., rngs=rngs); got a module and {num_seeds} seeds"
             )
     elif isinstance(make_model, type) or not callable(make_model):
         if isinstance(make_model, type) and issubclass(make_model, nnx.Module):
@@ -159,8 +159,8 @@ def check_seeds(seeds: Any) -> np.ndarray:
         values = []
     if not values or len(set(values)) != len(values) or not 0 <= min(values) <= max(values) < 2**31:
         raise ValueError(
-            "seeds must be distinct integers, at least one, in a sequence such as (0,) or range(3), "
-            f"not negative and below 2^31, got {seeds!r}"
+            "seeds must be distinct integers, at least one, in a sequence such as (0,) or "
+            f"range(3), not negative and below 2^31, got {seeds!r}"
         )
     return np.asarray(values)
 

@@ -16,7 +16,16 @@ from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.objectives import Objective, scale_unit
 from ngem_tutorial.optimizers import KFAC
 
-__all__ = ["Network", "Program", "State", "Window", "advance", "check_shapes", "evaluate", "initialise"]
+__all__ = [
+    "Network",
+    "Program",
+    "State",
+    "Window",
+    "advance",
+    "check_shapes",
+    "evaluate",
+    "initialise",
+]
 
 Optimizer = Callable[..., optax.GradientTransformation]
 Params = Any
@@ -85,9 +94,7 @@ class Program(NamedTuple):
         """The optimizer; K-FAC needs the model, the batch and a key for it."""
         if not isinstance(self.optimizer, KFAC):
             return optax.with_extra_args_support(self.optimizer(rate))
-        return self.optimizer(
-            rate, lambda params, x: merge(self.network, params, rest)(x), x, key
-        )
+        return self.optimizer(rate, lambda params, x: merge(self.network, params, rest)(x), x, key)
 
 
 class State(NamedTuple):
@@ -197,9 +204,7 @@ def advance(
             return jnp.mean(values), split(model)[2]
 
         (loss, rest), gradient = jax.value_and_grad(mean_loss, has_aux=True)(s.params)
-        transformation = program.transformation(
-            rate, s.rest, x, jax.random.fold_in(s.key, step)
-        )
+        transformation = program.transformation(rate, s.rest, x, jax.random.fold_in(s.key, step))
         change, optimizer = transformation.update(
             gradient,
             s.optimizer,
@@ -266,9 +271,7 @@ def evaluate(
             return {n: _weighted_sum(f(mixture, batch.y), batch) for n, f in metrics.items()}
 
         values: dict[str, Any] = {name: _mean(sums, part) for name, part in data.items()}
-        recorded = {
-            name: probe(merge(network, s.params, s.rest)) for name, probe in probes.items()
-        }
+        recorded = {name: probe(merge(network, s.params, s.rest)) for name, probe in probes.items()}
         return values | {"loss": s.loss, "probes": recorded}
 
     return _over_seeds(one)(state)
@@ -356,8 +359,8 @@ def _abstract_mixture(network: Network, batch: Data) -> Any:
     if isinstance(mixture, GaussianMixture) and mixture.batch_shape not in (shape, ()):
         inputs = [jnp.shape(leaf) for leaf in jax.tree.leaves(batch.x)]
         raise ValueError(
-            f"the model must return one mixture for each target: for y of shape {batch.y.shape} and "
-            f"x of shape {', '.join(map(str, inputs))} it returned mixtures of batch shape "
+            f"the model must return one mixture for each target: for y of shape {batch.y.shape} "
+            f"and x of shape {', '.join(map(str, inputs))} it returned mixtures of batch shape "
             f"{mixture.batch_shape}, not {shape}. Is there an axis of length one too many in x?"
         )
     return mixture

@@ -1,4 +1,4 @@
-"""What drives the compiled programs of a training: orders of the examples, failures, best states."""
+"""What drives the compiled programs of a training: orders of the examples, failures, choices."""
 
 from __future__ import annotations
 

@@ -200,7 +200,7 @@ def train(
         Interrupted: on a KeyboardInterrupt, with what was recorded until then.
     """
     chosen = checks.check_seeds(seeds)
-    checks.check_model(make_model, chosen)
+    checks.check_model(make_model, len(chosen))
     data = make_data(x, y, weights)
     batch_size = checks.check_whole("batch_size", batch_size, 1, data.size)
     num_updates = checks.check_whole("epochs", epochs, 1) * (data.size // batch_size)
@@ -209,7 +209,7 @@ def train(
     settings = Settings(
         make_model=make_model,
         method=method,
-        relaxation=checks.check_relaxation(relaxation, method, num_updates),
+        relaxation=checks.check_relaxation(relaxation, method, max(1, points[-1])),
         optimizer=checks.check_maker(optimizer),
         batch_size=batch_size,
         seeds=chosen,

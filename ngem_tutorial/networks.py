@@ -16,7 +16,14 @@ from jax.typing import ArrayLike
 from ngem_tutorial.fisher import Coordinate
 from ngem_tutorial.mixtures import GaussianMixture
 
-__all__ = ["Affine", "LabelConditioned", "MixtureDensityNetwork", "PlainMixture", "Standardized", "choose_initial_means"]
+__all__ = [
+    "Affine",
+    "LabelConditioned",
+    "MixtureDensityNetwork",
+    "PlainMixture",
+    "Standardized",
+    "choose_initial_means",
+]
 
 Activation = Literal["gelu", "relu", "tanh", "silu"]
 ScaleFunction = Literal["softplus", "exp"]
@@ -204,6 +211,14 @@ class Affine:
             return (np.asarray(raw, np.float64) - np.array(self.shift)) / np.array(self.scale)
         return (raw - jnp.array(self.shift, raw.dtype)) / jnp.array(self.scale, raw.dtype)
 
+    def to_raw(self, mixture: GaussianMixture) -> GaussianMixture:
+        """Return the mixture of raw targets from one of standard targets."""
+        dtype = mixture.means.dtype
+        shift, scale = jnp.array(self.shift, dtype), jnp.array(self.scale, dtype)
+        return dataclasses.replace(
+            mixture, means=shift + scale * mixture.means, scales=scale * mixture.scales
+        )
+
 
 class Standardized(nnx.Module):
     """A network of standardised inputs and targets, for raw ones.
@@ -237,7 +252,7 @@ class Standardized(nnx.Module):
             for leaf, affine in zip(leaves, self.inputs, strict=True)
         ]
         mixture = self.network(jax.tree.unflatten(structure, scaled))
-        return mixture.affine(np.array(self.targets.scale), np.array(self.targets.shift))
+        return self.targets.to_raw(mixture)
 
 
 class LabelConditioned(nnx.Module):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -123,11 +124,11 @@ def fit(
         relaxation: what the objective gets as `relaxation`, a number from 0 to 1 or a function of
             the number of updates done. None: the schedule of the `Method`, or nothing.
         seeds: distinct whole numbers; each sets the initialisation and the shuffling of its run.
-        weights: of the examples, shape `(N, ...)`, zero for padding. Only their ratios matter. Where
-            one is zero, the target may be NaN.
-        validation: data to judge by, `(x, y)` or `(x, y, weights)`, or a fraction of the examples to
-            hold out, the same for all seeds and calls. The model of each run is then the one with
-            the lowest value, on these data, of the first of the metrics.
+        weights: of the examples, shape `(N, ...)`, zero for padding. Only their ratios matter.
+            Where one is zero, the target may be NaN.
+        validation: data to judge by, `(x, y)` or `(x, y, weights)`, or a fraction of the examples
+            to hold out, the same for all seeds and calls. The model of each run is then the one
+            with the lowest value, on these data, of the first of the metrics.
         patience: number of evaluations without a new lowest value after which a run stops.
         standardize: whether the network sees standardised values. With False a `ScaleWarning` says
             what is likely to go wrong.
@@ -156,7 +157,7 @@ def fit(
     """
     data, held_out = _split(make_data(x, y, weights), validation)
     parts = {"evaluation": evaluation, "validation": held_out}
-    others = {
+    others: dict[str, Any] = {
         name: None if part is None else check_evaluation(name, part, data)
         for name, part in parts.items()
     }
@@ -173,7 +174,9 @@ def fit(
         "metrics": {name: _in_raw_units(f, scaling) for name, f in functions.items()},
     }  # fmt: skip
     try:
-        run = loop.train(model, objective, data.x, data.y, weights=data.weights, **others, **settings)
+        run = loop.train(
+            model, objective, data.x, data.y, weights=data.weights, **others, **settings
+        )
     except Interrupted as interrupt:
         raise Interrupted(_finish(interrupt.run, functions, scaling)) from None
     return _finish(run, functions, scaling)
@@ -228,8 +231,10 @@ class _RawMetric:
     targets: Affine
 
     def __call__(self, mixture: GaussianMixture, y: jax.Array) -> jax.Array:
-        scale, shift = np.array(self.targets.scale), np.array(self.targets.shift)
-        return self.metric(mixture.affine(scale, shift), y * scale + shift)
+        scale, shift = (
+            jnp.array(part, y.dtype) for part in (self.targets.scale, self.targets.shift)
+        )
+        return self.metric(self.targets.to_raw(mixture), y * scale + shift)
 
 
 def _in_raw_units(metric: Objective, scaling: Scaling | None) -> Objective:

@@ -186,7 +186,7 @@ TRAINING = textwrap.dedent("""
     import pandas as pd
     from ngem_tutorial.experiments import study, two_gaussians
     from ngem_tutorial.objectives import nll
-    from ngem_tutorial.training import fit
+    from ngem_tutorial.loop import train as train_model
 
     @dataclasses.dataclass(frozen=True)
     class Config:
@@ -195,7 +195,7 @@ TRAINING = textwrap.dedent("""
     def train(seed):
         y = two_gaussians.data(two_gaussians.Config()).y
         make = partial(two_gaussians.make_model, coordinate="log_scale", initial_scale=(0.2, 1.0))
-        result = fit(make, nll, None, y, epochs=2, batch_size=1, learning_rate=1e-2,
+        result = train_model(make, nll, None, y, epochs=2, batch_size=1, learning_rate=1e-2,
                      optimizer=optax.sgd, seeds=(seed,), record_at=(0, 100, 400))
         return {"curves": pd.DataFrame(result.columns())}
 

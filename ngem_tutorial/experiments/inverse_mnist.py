@@ -19,14 +19,15 @@ import optax
 import pandas as pd
 from flax import nnx
 
+from ngem_tutorial import loop
 from ngem_tutorial.datasets import LabelledImages, mnist
 from ngem_tutorial.experiments.study import Unit
+from ngem_tutorial.loop import Run
 from ngem_tutorial.methods import get_method, slug
 from ngem_tutorial.metrics import weight_entropy
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.networks import LabelConditioned, MixtureDensityNetwork
 from ngem_tutorial.objectives import nll
-from ngem_tutorial.training import Fit, fit
 
 __all__ = [
     "NUM_CLASSES",
@@ -148,7 +149,7 @@ def _make_model(config: Config, pixels: int, rngs: nnx.Rngs) -> LabelConditioned
     return LabelConditioned(network, NUM_CLASSES)
 
 
-def train(config: Config, method: str, images: LabelledImages) -> Fit:
+def train(config: Config, method: str, images: LabelledImages) -> Run:
     """Train one method; `probes["mixture"]` holds the mixtures of the ten classes.
 
     Args:
@@ -157,11 +158,11 @@ def train(config: Config, method: str, images: LabelledImages) -> Fit:
         images: the examples; all of them are used, for training and for the metrics.
 
     Returns:
-        The fit; runs that turn non-finite are in its `failures`.
+        The run; runs that turn non-finite are in its `failures`.
     """
     batches = len(images.images) // config.batch_size
     chosen = get_method(method)
-    return fit(
+    return loop.train(
         make_model(config, images.images.shape[1]),
         chosen,
         images.labels,
@@ -169,7 +170,6 @@ def train(config: Config, method: str, images: LabelledImages) -> Fit:
         epochs=config.epochs,
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
-        relaxation=chosen.schedule and chosen.schedule(config.epochs * batches),
         optimizer=optax.adam,
         seeds=config.seeds,
         metrics={"nll": nll, "entropy": weight_entropy},
@@ -180,7 +180,7 @@ def train(config: Config, method: str, images: LabelledImages) -> Fit:
     )
 
 
-def table(method: str, result: Fit) -> pd.DataFrame:
+def table(method: str, result: Run) -> pd.DataFrame:
     """The recorded points of one method as rows.
 
     Args:

@@ -21,7 +21,7 @@ import pandas as pd
 from flax import nnx
 from jax.typing import ArrayLike
 
-from ngem_tutorial import em
+from ngem_tutorial import em, loop
 from ngem_tutorial.datasets import (
     ConditionalSample,
     Sample,
@@ -35,6 +35,7 @@ from ngem_tutorial.experiments import two_gaussians as free
 from ngem_tutorial.experiments import uci_regression as regression
 from ngem_tutorial.experiments.study import Unit
 from ngem_tutorial.fisher import Coordinate
+from ngem_tutorial.loop import Run
 from ngem_tutorial.methods import METHODS, Method, get_method, slug
 from ngem_tutorial.metrics import weight_entropy
 from ngem_tutorial.mixtures import GaussianMixture
@@ -47,7 +48,6 @@ from ngem_tutorial.objectives import (
     with_gradient,
 )
 from ngem_tutorial.tabular import rescale, uci
-from ngem_tutorial.training import Fit, fit
 from ngem_tutorial.variants import Variant
 
 __all__ = ["CANDIDATES", "PRESETS", "SUCCESS", "Config", "Free", "Network", "Regression", "units"]
@@ -343,10 +343,9 @@ def _run_free(config: Config, task: Free) -> dict[str, pd.DataFrame]:
     for method in task.methods:
         chosen = _candidate(method, "log_scale")
         for rate in task.learning_rates:
-            result = fit(
+            result = loop.train(
                 _free_model(task.start, task.components), chosen, None, sample.y,
                 epochs=task.epochs, batch_size=1, learning_rate=rate,
-                relaxation=chosen.schedule and chosen.schedule(updates),
                 optimizer=_falling(optax.sgd, updates),
                 seeds=range(1, task.seeds + 1), probes={"mixture": _mixture},
                 record_at=_record_at(updates), on_nonfinite="record",
@@ -423,10 +422,10 @@ def _run_network(config: Config, task: Network, method: str) -> dict[str, pd.Dat
     for rate in task.learning_rates:
         results, rows = [], []
         for seed in range(1, task.seeds + 1):
-            result = fit(
+            result = loop.train(
                 _network(shape), chosen, sample.x, sample.y,
                 epochs=-(-task.updates // per_epoch), batch_size=task.batch_size,
-                learning_rate=rate, relaxation=chosen.schedule and chosen.schedule(task.updates),
+                learning_rate=rate,
                 optimizer=_falling(optax.adam, task.updates), seeds=(seed,),
                 record_at=_record_at(task.updates), on_nonfinite="record",
                 label=f"{task.task}, {method}, seed {seed}",
@@ -461,11 +460,10 @@ def _run_regression(task: Regression, method: str) -> dict[str, pd.DataFrame]:
     for seed in range(1, task.seeds + 1):
         data, _, _ = rescale(uci(task.dataset, seed - 1), settings.scaling)
         updates = found.epochs * (len(data.y_train) // found.batch_size)
-        result = fit(
+        result = loop.train(
             regression.model_maker(settings, data.x_train.shape[1], None),
             chosen, data.x_train, data.y_train, epochs=found.epochs,
             batch_size=found.batch_size, learning_rate=found.learning_rate,
-            relaxation=chosen.schedule and chosen.schedule(updates),
             optimizer=_falling(optax.adam, updates),
             seeds=(seed,), record_at=(updates,), on_nonfinite="record",
             label=f"{task.dataset}, {method}, seed {seed}",
@@ -486,12 +484,12 @@ def _run_images(seed: int) -> dict[str, pd.DataFrame]:
     settings, images = inverse_mnist.PRESETS[3]["paper"], mnist("train")
     chosen = _candidate("damped nGEM", None)
     batches = len(images.images) // settings.batch_size
-    result = fit(
+    result = loop.train(
         inverse_mnist.make_model(settings, images.images.shape[1]),
         chosen, images.labels, images.images,
         epochs=settings.epochs, batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
-        relaxation=chosen.schedule and chosen.schedule(settings.epochs * batches), seeds=(seed,),
+        seeds=(seed,),
         metrics={"nll": nll, "entropy": weight_entropy},
         record_at=[round(batches * epoch) for epoch in settings.record_at],
         on_nonfinite="record", label=f"damped nGEM, seed {seed}",
@@ -543,7 +541,7 @@ def _against(truth: GaussianMixture, mixture: GaussianMixture) -> dict[str, np.n
 
 
 def _tables(
-    labels: dict[str, Any], results: Sequence[Fit], best: float, rows: dict[str, np.ndarray]
+    labels: dict[str, Any], results: Sequence[Run], best: float, rows: dict[str, np.ndarray]
 ) -> dict[str, pd.DataFrame]:
     """A row per run, and the median over the runs at the recorded points."""
     updates = results[0].updates

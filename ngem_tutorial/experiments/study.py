@@ -30,7 +30,7 @@ import pandas as pd
 from rich import progress as rich_progress
 from rich.console import Console
 
-from ngem_tutorial import results, training
+from ngem_tutorial import loop, results
 
 __all__ = [
     "Experiment",
@@ -310,7 +310,7 @@ def _compute(task: _Task) -> tuple[int, float]:
     experiment, preset, index, kept, commit = task
     unit = experiment.units(experiment.preset(preset))[index]
     start = time.perf_counter()
-    with training.quiet():
+    with loop.quiet():
         tables = unit.run()
     seconds = time.perf_counter() - start
     _keep(kept / unit.name, tables, seconds, commit)

@@ -19,16 +19,16 @@ import optax
 import pandas as pd
 from flax import nnx
 
-from ngem_tutorial import em
+from ngem_tutorial import em, loop
 from ngem_tutorial.datasets import Sample, two_gaussians
 from ngem_tutorial.experiments.study import Unit
 from ngem_tutorial.fisher import Coordinate
+from ngem_tutorial.loop import Run
 from ngem_tutorial.methods import get_method, slug
 from ngem_tutorial.metrics import weight_entropy
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.networks import PlainMixture
 from ngem_tutorial.objectives import nll
-from ngem_tutorial.training import Fit, fit
 
 __all__ = [
     "INITIALISATIONS",
@@ -140,7 +140,7 @@ def train(
     parametrisation: str,
     learning_rate: float,
     initialisation: str = "σ = 1",
-) -> Fit:
+) -> Run:
     """Train one method at one rate; `probes["mixture"]` holds the mixtures on the way.
 
     Without a network the natural step has the right units by itself: those of the target.
@@ -153,7 +153,7 @@ def train(
         initialisation: one of `INITIALISATIONS`.
 
     Returns:
-        The fit; runs that turn non-finite are in its `failures`.
+        The run; runs that turn non-finite are in its `failures`.
 
     Raises:
         ValueError: if a name is unknown.
@@ -166,7 +166,7 @@ def train(
             raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
     coordinate = PARAMETRISATIONS[parametrisation]
     chosen = get_method(method, coordinate=coordinate, unit="target")
-    return fit(
+    return loop.train(
         _model_maker(coordinate, INITIALISATIONS[initialisation]),
         chosen,
         None,
@@ -174,7 +174,6 @@ def train(
         epochs=config.epochs,
         batch_size=config.batch_size,
         learning_rate=learning_rate,
-        relaxation=chosen.schedule and chosen.schedule(config.record_at[-1]),
         optimizer=optax.sgd,
         seeds=config.seeds,
         metrics={"nll": nll, "entropy": weight_entropy},

@@ -18,14 +18,15 @@ import optax
 import pandas as pd
 from flax import nnx
 
+from ngem_tutorial import loop
 from ngem_tutorial.datasets import ConditionalSample, two_sinusoids
 from ngem_tutorial.experiments.study import Unit
+from ngem_tutorial.loop import Run
 from ngem_tutorial.methods import get_method, slug
 from ngem_tutorial.metrics import weight_entropy
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.networks import MixtureDensityNetwork
 from ngem_tutorial.objectives import nll
-from ngem_tutorial.training import Fit, fit
 
 __all__ = [
     "COLLAPSED",
@@ -190,7 +191,7 @@ def _make_model(
     )  # fmt: skip
 
 
-def train(config: Config, reading: Reading, method: str, learning_rate: float, seed: int) -> Fit:
+def train(config: Config, reading: Reading, method: str, learning_rate: float, seed: int) -> Run:
     """Train one run.
 
     Args:
@@ -201,15 +202,14 @@ def train(config: Config, reading: Reading, method: str, learning_rate: float, s
         seed: of the initialisation and the shuffling.
 
     Returns:
-        The fit; `failures` says whether and when the run was not finite.
+        The run; `failures` says whether and when the run was not finite.
 
     Raises:
         ValueError: if a setting is out of range or the method is unknown.
     """
     sample = data(config, reading)
     chosen = get_method(method)
-    updates = config.epochs * (config.size // config.batch_size)
-    return fit(
+    return loop.train(
         make_model(config, reading),
         chosen,
         sample.x,
@@ -217,7 +217,6 @@ def train(config: Config, reading: Reading, method: str, learning_rate: float, s
         epochs=config.epochs,
         batch_size=config.batch_size,
         learning_rate=learning_rate,
-        relaxation=chosen.schedule and chosen.schedule(updates),
         optimizer=optax.adam,
         seeds=(seed,),  # one at a time: on a CPU not slower than a batch, and a failed run stops
         metrics={"nll": nll, "entropy": weight_entropy},
@@ -239,7 +238,7 @@ def inputs(size: int = 64) -> jax.Array:
     return jnp.linspace(0.0, 4.0 * np.pi, size)[:, None]
 
 
-def density(result: Fit) -> pd.DataFrame:
+def density(result: Run) -> pd.DataFrame:
     """The learned mixture at `inputs`.
 
     Args:
@@ -263,7 +262,7 @@ def density(result: Fit) -> pd.DataFrame:
     return pd.DataFrame({name: _rounded(column, 3) for name, column in columns.items()})
 
 
-def outcome(config: Config, reading: Reading, result: Fit) -> dict[str, float]:
+def outcome(config: Config, reading: Reading, result: Run) -> dict[str, float]:
     """Reduce a run to what it ended with.
 
     Args:
@@ -319,7 +318,7 @@ def _call(model: MixtureDensityNetwork, x: jax.Array) -> GaussianMixture:
     return model(x)
 
 
-def _mixture(result: Fit, x: jax.Array) -> GaussianMixture:
+def _mixture(result: Run, x: jax.Array) -> GaussianMixture:
     """The trained network at `x`; NaN is let through, compiled code does not check values."""
     mixture: GaussianMixture = _call(result.model(), x)
     return mixture

@@ -20,15 +20,15 @@ import numpy as np
 import pandas as pd
 from flax import nnx
 
+from ngem_tutorial import loop
 from ngem_tutorial.experiments.study import Unit
 from ngem_tutorial.methods import Method, get_method, slug
 from ngem_tutorial.metrics import weight_entropy
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.networks import MixtureDensityNetwork
-from ngem_tutorial.objectives import beta_nll, mse, nll
+from ngem_tutorial.objectives import Objective, beta_nll, mse, nll
 from ngem_tutorial.optimizers import get_optimizer
 from ngem_tutorial.tabular import SCALINGS, rescale, uci
-from ngem_tutorial.training import fit
 
 __all__ = [
     "OPTIMIZERS",
@@ -244,7 +244,7 @@ def _train_one(config: Config, run: Run, seed: int) -> dict[str, pd.DataFrame]:
     data, _, target_scale = rescale(uci(run.task.dataset, seed - 1), run.scaling)
     updates = run.task.epochs * (len(data.y_train) // run.task.batch_size)
     method = _method(run.method, config.beta)
-    result = fit(
+    result = loop.train(
         model_maker(config, data.x_train.shape[1], 1 if run.method in SINGLE else None),
         method,
         data.x_train,
@@ -252,7 +252,6 @@ def _train_one(config: Config, run: Run, seed: int) -> dict[str, pd.DataFrame]:
         epochs=run.task.epochs,
         batch_size=run.task.batch_size,
         learning_rate=run.task.learning_rate,
-        relaxation=method.schedule and method.schedule(updates),
         optimizer=get_optimizer(OPTIMIZERS[run.optimizer]),
         seeds=(seed,),
         metrics=_METRICS,

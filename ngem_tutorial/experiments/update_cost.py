@@ -22,13 +22,14 @@ import pandas as pd
 from flax import nnx
 from scipy import special  # type: ignore[import-untyped]  # comes with JAX, which depends on it
 
+from ngem_tutorial import _compilation
 from ngem_tutorial.experiments.comparison import OURS
 from ngem_tutorial.experiments.published import PUBLISHED
 from ngem_tutorial.experiments.study import Unit
+from ngem_tutorial.loop import train
 from ngem_tutorial.methods import get_method
 from ngem_tutorial.networks import MixtureDensityNetwork
 from ngem_tutorial.objectives import scale_unit
-from ngem_tutorial.training import fit
 
 __all__ = [
     "PAPER_TASKS",
@@ -170,6 +171,7 @@ def time_task(config: Config, task: Task) -> dict[str, pd.DataFrame]:
         the updates, compilation apart; `compilation` the `seconds` of the first call without
         those of the updates.
     """
+    _compilation.clear()
     jax.clear_caches()  # or a task of the same shapes would have its programs from the one before
     contestants = [("compiled", method) for method in config.methods]
     contestants += [("Python", method) for method in task.python_methods]
@@ -201,10 +203,10 @@ class _Seconds(NamedTuple):
 
 
 def _compiled_loop(config: Config, task: Task, method: str, seed: int) -> _Seconds:
-    """The updates as `fit` does them: one program."""
+    """The updates as `train` does them: one program."""
     x, y = _data(task)
     chosen = get_method(method)
-    result = fit(
+    result = train(
         _make_model(config.hidden, task.features, task.num_components, task.dim),
         chosen,
         x,
@@ -212,7 +214,6 @@ def _compiled_loop(config: Config, task: Task, method: str, seed: int) -> _Secon
         epochs=_epochs(task),
         batch_size=task.batch_size,
         learning_rate=task.learning_rate,
-        relaxation=chosen.schedule and chosen.schedule(task.updates),
         optimizer=optax.adam,
         seeds=(seed,),
         evaluation=(x[:1], y[:1]),
