@@ -1,4 +1,4 @@
-"""The benchmark of `fit`: its four loops do the same updates, and its ratios are of one repetition."""
+"""The benchmark of `fit`: its loops do the same updates, and ratios are of one repetition."""
 
 from __future__ import annotations
 
