@@ -13,11 +13,11 @@ from rich.table import Table
 
 from ngem_tutorial import datasets, figures
 from ngem_tutorial.experiments import inverse_mnist, two_gaussians
-from ngem_tutorial.training import Fit
+from ngem_tutorial.loop import Run
 
 __all__ = ["METHODS", "check", "compare", "main"]
 
-METHODS = ("NLL", "nGEM")
+METHODS = ("NLL", "damped nGEM")
 
 
 def check(figure: Path) -> None:
@@ -75,7 +75,7 @@ def compare(seeds: tuple[int, ...]) -> pd.DataFrame:
         min_scale=0.05,
     )
 
-    def rows(task: str, method: str, result: Fit) -> pd.DataFrame:
+    def rows(task: str, method: str, result: Run) -> pd.DataFrame:
         table = pd.DataFrame(result.columns()).drop(columns=["loss", "failed_at"])
         return table.assign(task=task, method=method)
 

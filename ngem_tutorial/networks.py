@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
 
 from ngem_tutorial.fisher import Coordinate
 from ngem_tutorial.mixtures import GaussianMixture
 
-__all__ = ["LabelConditioned", "MixtureDensityNetwork", "PlainMixture", "choose_initial_means"]
+__all__ = [
+    "Affine",
+    "LabelConditioned",
+    "MixtureDensityNetwork",
+    "PlainMixture",
+    "Standardized",
+    "choose_initial_means",
+]
 
 Activation = Literal["gelu", "relu", "tanh", "silu"]
 ScaleFunction = Literal["softplus", "exp"]
@@ -171,6 +180,83 @@ class PlainMixture(nnx.Module):
             self.means[...],
             jnp.exp(scales) if self.coordinate == "log_scale" else scales,
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Affine:
+    """A change of units, `raw = shift + scale * standard`, for each entry of the last axis.
+
+    Args:
+        shift: in raw units.
+        scale: positive, in raw units.
+    """
+
+    shift: tuple[float, ...]
+    scale: tuple[float, ...]
+
+    def standardize(self, name: str, raw: Any) -> Any:
+        """Return standard values; in float64 and on the host for NumPy arrays.
+
+        Args:
+            name: of the values, for errors.
+            raw: shape `(..., F)`, or `(...)` where there is one entry.
+
+        Returns:
+            The shape of `raw`.
+
+        Raises:
+            ValueError: if the last axis has another length.
+        """
+        if len(self.shift) > 1 and np.shape(raw)[-1:] != (len(self.shift),):
+            raise ValueError(
+                f"{name} must have shape (..., {len(self.shift)}), got {np.shape(raw)}"
+            )
+        if isinstance(raw, np.ndarray | np.generic | float | int | list | tuple):
+            return (np.asarray(raw, np.float64) - np.array(self.shift)) / np.array(self.scale)
+        return (raw - jnp.array(self.shift, raw.dtype)) / jnp.array(self.scale, raw.dtype)
+
+    def to_raw(self, mixture: GaussianMixture) -> GaussianMixture:
+        """Return the mixture of raw targets from one of standard targets."""
+        dtype = mixture.means.dtype
+        shift, scale = jnp.array(self.shift, dtype), jnp.array(self.scale, dtype)
+        return dataclasses.replace(
+            mixture, means=shift + scale * mixture.means, scales=scale * mixture.scales
+        )
+
+
+class Standardized(nnx.Module):
+    """A network of standardised inputs and targets, for raw ones.
+
+    Pass inputs with a large offset, times for instance, as NumPy arrays: they are standardised in
+    float64 before JAX sees them.
+
+    Args:
+        network: returns mixtures of standardised targets.
+        inputs: the units of each leaf of the inputs; None for a leaf that is left as it is.
+        targets: the units of the targets.
+    """
+
+    def __init__(
+        self, network: nnx.Module, inputs: Sequence[Affine | None], targets: Affine
+    ) -> None:
+        """Wrap the network."""
+        self.network, self.inputs, self.targets = network, tuple(inputs), targets
+
+    def __call__(self, x: Any) -> GaussianMixture:
+        """Map raw inputs to mixtures of raw targets.
+
+        Raises:
+            ValueError: if the inputs do not have the leaves that were standardised.
+        """
+        leaves, structure = jax.tree.flatten(x)
+        if len(leaves) != len(self.inputs):
+            raise ValueError(f"x must have {len(self.inputs)} arrays, got {len(leaves)}")
+        scaled = [
+            leaf if affine is None else jnp.asarray(affine.standardize("x", leaf), float)
+            for leaf, affine in zip(leaves, self.inputs, strict=True)
+        ]
+        mixture = self.network(jax.tree.unflatten(structure, scaled))
+        return self.targets.to_raw(mixture)
 
 
 class LabelConditioned(nnx.Module):

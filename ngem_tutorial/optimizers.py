@@ -1,6 +1,7 @@
 r"""The optimizers of the paper's Table 5 by name: Adam, Muon, SOAP and K-FAC.
 
-Each entry of `OPTIMIZERS` is an `optimizer` for `ngem_tutorial.training.fit`. They act in the space
+Each entry of `OPTIMIZERS` is an `optimizer` for `ngem_tutorial.loop.train`; `muon(1e-3)` and
+`soap(1e-3)` are optax transformations like any other, for `fit` or a loop. They act in the space
 of the network's weights, on whatever gradient the objective gives; `ngem` acts before them, in
 the space of the mixture's parameters. The paper names the optimizers and their learning rates and
 nothing else: every other choice here is ours, and said where it is made.
@@ -9,21 +10,16 @@ nothing else: every other choice here is ours, and said where it is made.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import math
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from types import ModuleType
+from collections.abc import Callable
 from typing import Any, NamedTuple
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.extend import source_info_util
 from jax.typing import ArrayLike
 
+from ngem_tutorial import _kfac_jax
 from ngem_tutorial.mixtures import GaussianMixture
 
 __all__ = ["KFAC", "OPTIMIZERS", "get_optimizer", "muon", "soap"]
@@ -238,7 +234,7 @@ class KFAC:
         Raises:
             ImportError: if kfac-jax is not installed.
         """
-        kfac_jax = _kfac_jax()
+        kfac_jax = _kfac_jax.load()
         estimator = kfac_jax.OptaxPreconditioner(
             lambda params, x: _register_complete_data_model(predict(params, x)),
             damping=self.damping,
@@ -252,7 +248,7 @@ class KFAC:
         descent = optax.sgd(learning_rate, momentum=self.momentum)
 
         def init(params: Params) -> tuple[Any, Any]:
-            with _repaired(kfac_jax):
+            with _kfac_jax.without_deprecations():
                 return estimator.init((params, x), key), descent.init(params)
 
         def update(
@@ -260,7 +256,7 @@ class KFAC:
         ) -> tuple[Params, tuple[Any, Any]]:
             curvature, velocity = state
             curvature = curvature._replace(count=step)
-            with _repaired(kfac_jax):
+            with _kfac_jax.without_deprecations():
                 if not estimator.estimator.finalized:
                     estimator.estimator.finalize((params, x))
                 curvature = estimator.maybe_update(curvature, (params, x), key)
@@ -273,7 +269,7 @@ class KFAC:
 
 def _register_complete_data_model(mixture: GaussianMixture) -> jax.Array:
     """Tell kfac-jax the joint density of component and target whose Fisher matrix is wanted."""
-    kfac_jax = _kfac_jax()
+    kfac_jax = _kfac_jax.load()
     weights, scales = jax.lax.stop_gradient((mixture.weights[..., None], mixture.scales))
     kfac_jax.register_categorical_predictive_distribution(mixture.logits)
     for z in (
@@ -284,36 +280,6 @@ def _register_complete_data_model(mixture: GaussianMixture) -> jax.Array:
             z.reshape(z.shape[0], math.prod(z.shape[1:])), variance=1.0
         )
     return jnp.zeros(())
-
-
-def _kfac_jax() -> ModuleType:
-    try:
-        return importlib.import_module("kfac_jax")
-    except ImportError as error:
-        raise ImportError(
-            'the optimizer "kfac" needs kfac-jax: pip install "ngem-tutorial[optimizers]"'
-        ) from error
-
-
-@contextmanager
-def _repaired(kfac_jax: ModuleType) -> Iterator[None]:
-    """Make kfac-jax 0.0.8 work with JAX from 0.9.2 on, and quietly, while it traces."""
-    with ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())
-        warnings.filterwarnings("ignore", category=DeprecationWarning, module="kfac_jax")
-        if jax.__version_info__ >= (0, 9, 2) and kfac_jax.__version__ == "0.0.8":
-            matcher = importlib.import_module("kfac_jax._src.tag_graph_matcher")
-            stack.enter_context(mock.patch.object(matcher, "eval_jaxpr_eqn", _evaluate_equation))
-        yield
-
-
-def _evaluate_equation(equation: Any, values: list[Any]) -> list[Any]:
-    """Replaces `eval_jaxpr_eqn`; since JAX 0.9.2 `get_bind_params` returns one dict, not a pair."""
-    primitive = equation.primitive
-    parameters = primitive.get_bind_params(equation.params)
-    with source_info_util.user_context(equation.source_info.traceback):
-        output = primitive.bind(*values, **parameters)
-    return list(output) if primitive.multiple_results else [output]
 
 
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
@@ -332,7 +298,7 @@ def get_optimizer(name: str) -> Callable[..., optax.GradientTransformation]:
         name: `"adam"` (Kingma and Ba, 2015), `"muon"`, `"soap"` or `"kfac"`.
 
     Returns:
-        An `optimizer` for `ngem_tutorial.training.fit`.
+        An `optimizer` for `ngem_tutorial.loop.train`.
 
     Raises:
         ValueError: if there is no such optimizer.

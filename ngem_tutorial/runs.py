@@ -31,7 +31,7 @@ import pandas as pd
 from rich import progress as rich_progress
 from rich.console import Console
 
-from ngem_tutorial import _machine, results, training
+from ngem_tutorial import _machine, loop, results
 from ngem_tutorial._files import LockError, RemediableError, locked
 
 __all__ = [
@@ -404,7 +404,7 @@ def _compute(task: _Task) -> tuple[int, float]:
     unit = task.experiment.units(task.config)[task.position]
     start = time.perf_counter()
     try:
-        with training.quiet():
+        with loop.quiet():
             tables = unit.run()
         seconds = time.perf_counter() - start
         _keep(task, unit.name, tables, seconds)

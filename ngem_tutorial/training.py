@@ -1,16 +1,10 @@
-"""Training: one compiled program for a configuration, batched over seeds."""
+"""`fit`: train a mixture density network, with units, validation and seeds taken care of."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
-from functools import partial
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,56 +12,36 @@ import numpy as np
 import optax
 from flax import nnx
 from jax.typing import ArrayLike
-from rich import progress as rich_progress
-from rich.console import Console
 
-from ngem_tutorial.objectives import nll
-from ngem_tutorial.optimizers import KFAC
+from ngem_tutorial import loop
+from ngem_tutorial._data import Data, make_data
+from ngem_tutorial._loop_arguments import check_evaluation, check_functions
+from ngem_tutorial._scaling import ScaleWarning, Scaling, warn_of_scales
+from ngem_tutorial.loop import Failure, Interrupted, NonFiniteError, Run
+from ngem_tutorial.methods import Method
+from ngem_tutorial.mixtures import GaussianMixture
+from ngem_tutorial.networks import Affine, Standardized
+from ngem_tutorial.objectives import Objective, nll
 
-__all__ = ["Failure", "Fit", "NonFiniteError", "fit", "quiet"]
-
-Objective = Callable[..., jax.Array]
-"""Of a mixture and targets, one value per example; with a schedule, of a `relaxation` too."""
-Optimizer = Callable[..., optax.GradientTransformation]
-Params = Any
-
-
-class Failure(NamedTuple):
-    """The first non-finite value of a run."""
-
-    seed: int
-    """Seed of the run."""
-    update: int
-    """Number of updates after which the value was there."""
-    parameter: str
-    """Path of the parameter, or `"loss"` if the loss alone was not finite."""
-
-
-class NonFiniteError(FloatingPointError):
-    """A loss or parameter stopped being finite; `failures` says in which run, when and where."""
-
-    def __init__(self, failures: Sequence[Failure]) -> None:
-        self.failures = tuple(failures)
-        first = min(self.failures, key=lambda failure: failure.update)
-        super().__init__(
-            f"non-finite value in {first.parameter} after update {first.update} (seed "
-            f"{first.seed}; {len(self.failures)} seeds so far). Lower the learning rate, raise "
-            'the floor of the scales, or pass on_nonfinite="record" to go on.'
-        )
+__all__ = ["Failure", "Fit", "Interrupted", "NonFiniteError", "ScaleWarning", "fit"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """The outcome of `fit` for `S` seeds and `R` recorded points.
+    """The outcome of `fit` for `S` seeds and `R` evaluations.
 
     Attributes:
         seeds: shape `(S,)`.
-        updates: numbers of updates done at the recorded points, shape `(R,)`.
-        loss: mean of the objective's value over the updates since the last recorded point, shape
-            `(S, R)`; NaN at update 0.
-        metrics: means over the evaluation data, shape `(S, R)` each.
-        probes: what the probes returned, with leading axes `(S, R)`.
-        failures: the first non-finite value of each run that had one.
+        updates: numbers of updates done at the evaluations, shape `(R,)`.
+        loss: mean of the objective since the last evaluation, in the units that the network sees,
+            shape `(S, R)`; NaN at update 0 and after a run has stopped.
+        metrics: means over the evaluation data, the training data by default, in the units of the
+            targets, shape `(S, R)` each.
+        validation: the same over the validation data; empty without them.
+        best_update: number of updates after which the model is kept, shape `(S,)`: that with the
+            lowest first validation metric, the last without validation data.
+        best: that lowest value, shape `(S,)`; NaN without validation data.
+        scaling: shift and scale of inputs and targets; None with `standardize=False`.
         seconds: wall time of the updates and evaluations, compilation apart.
         compile_seconds: wall time of the compilation, near zero if it was done before.
     """
@@ -76,434 +50,223 @@ class Fit:
     updates: np.ndarray
     loss: np.ndarray
     metrics: dict[str, np.ndarray]
-    probes: dict[str, Any]
-    failures: tuple[Failure, ...]
+    validation: dict[str, np.ndarray]
+    best_update: np.ndarray
+    best: np.ndarray
+    scaling: Scaling | None
     seconds: float
     compile_seconds: float
-    _graph: Any = dataclasses.field(repr=False)
-    _state: Any = dataclasses.field(repr=False)
+    _run: Run = dataclasses.field(repr=False)
 
     def model(self, index: int = 0) -> Any:
-        """Return the trained module of a run.
+        """Return the best model of a run, in evaluation mode.
 
         Args:
-            index: the position of the run in `seeds`.
+            index: the position of the run in `seeds`; negative ones count from the end.
 
         Returns:
-            A module as `make_model` builds it.
-        """
-        return nnx.merge(self._graph, jax.tree.map(lambda leaf: leaf[index], self._state))
+            A new module for raw inputs that returns mixtures of raw targets: a `Standardized` one,
+            whose `network` is of the kind that was trained, or with `standardize=False` that
+            itself.
 
-    def columns(self) -> dict[str, np.ndarray]:
-        """Return the loss and metrics as a tidy table, a row per seed and recorded point.
-
-        Returns:
-            Columns by name: `seed`, `update`, `loss`, the metrics, and `failed_at`, the update
-            after which the run had its first non-finite value, -1 if it never had. From then on
-            loss and metrics are NaN, whatever they would have been.
+        Raises:
+            IndexError: if there is no such run.
         """
-        seeds, updates = np.broadcast_arrays(self.seeds[:, None], self.updates)
-        failed = {failure.seed: failure.update for failure in self.failures}
-        failed_at = np.array([failed.get(int(seed), -1) for seed in self.seeds])[:, None]
-        gone = (failed_at >= 0) & (updates >= failed_at)
-        values = {"loss": self.loss, **self.metrics}
-        columns = {"seed": seeds, "update": updates}
-        columns |= {name: np.where(gone, np.nan, value) for name, value in values.items()}
-        columns["failed_at"] = np.broadcast_to(failed_at, updates.shape)
-        return {name: column.ravel() for name, column in columns.items()}
+        network = self._run.model(index)
+        if self.scaling is None:
+            return network
+        return Standardized(network, self.scaling.inputs, self.scaling.targets)
 
 
 def fit(
-    make_model: Callable[[nnx.Rngs], Any],
-    objective: Objective,
+    model: Callable[[nnx.Rngs], Any] | nnx.Module,
+    objective: Objective | Method,
     x: Any,
     y: ArrayLike,
     *,
     epochs: int,
     batch_size: int,
-    learning_rate: ArrayLike,
-    relaxation: optax.Schedule | None = None,
-    optimizer: Optimizer = optax.adam,
+    optimizer: optax.GradientTransformation | None = None,
+    relaxation: float | optax.Schedule | None = None,
     seeds: Sequence[int] = (0,),
+    weights: ArrayLike | None = None,
+    validation: float | tuple[Any, ...] | None = None,
+    patience: int | None = None,
+    standardize: bool = True,
     metrics: Mapping[str, Objective] | None = None,
-    probes: Mapping[str, Callable[[Any], Any]] | None = None,
-    evaluation: tuple[Any, ArrayLike] | None = None,
+    evaluation: tuple[Any, ...] | None = None,
     record_at: Sequence[int] | None = None,
-    on_nonfinite: Literal["raise", "record"] = "raise",
     progress: bool | None = None,
-    label: str = "training",
 ) -> Fit:
-    """Train a model from each of several seeds, all of them in one compiled program.
+    """Train a model on data, from one seed or several.
 
-    The updates run in a compiled loop, batched over the seeds; a seed's examples are shuffled on
-    the device at the start of each epoch, and the examples that do not fill a last batch are left
-    out of that epoch. The program is compiled once for a given `make_model`, `objective`,
-    `optimizer`, `metrics` and `probes` (compared by identity) and shapes: other seeds, learning
-    rates or data of the same shapes reuse it.
+    The network sees inputs and targets with mean zero and deviation one in each column, measured on
+    the training data; the models that are returned take and give raw units. What you set in the
+    network in units of the targets, `initial_means` or `min_scale`, is in standard units then.
+
+    All seeds run in one compiled program. Programs are kept by what they compute, so a second call
+    with equal settings and data of equal shapes does not compile, whatever closures were made anew.
+    A module's other state is carried along: batch statistics are updated, and dropout draws anew in
+    each update and seed. Metrics and returned models are in evaluation mode.
 
     Args:
-        make_model: builds a Flax NNX module from random streams; called with `x` the module
-            returns a `GaussianMixture`.
-        objective: `objective(mixture, y)`, one value per example; its mean is minimised.
+        model: a Flax NNX module, for one seed, which is left as it is, or a function of `nnx.Rngs`
+            that builds one. Called with a batch of `x` it returns a `GaussianMixture`.
+        objective: `ngem` or `nll`, say, a function of a mixture and targets with one value per
+            example, whose mean is minimised; or a `Method` with its schedule and unit.
         x: inputs, a pytree of arrays with leading axis `N`, or None for a model without input.
-        y: targets, shape `(N, D)`.
-        epochs: passes through the data.
+        y: targets, shape `(N, D)`, or `(N, ..., D)` for one mixture per step of a sequence, say.
+        epochs: passes through the data, each in an order of its own; what does not fill a last
+            batch is left out of that epoch.
         batch_size: examples per update, at most `N`.
-        learning_rate: a number, or one per seed.
-        relaxation: what `objective` gets as its argument `relaxation` at each update, a function of
-            the number of updates before it; for `ngem` a `relaxation_schedule`. None: `objective`
-            is called without.
-        optimizer: maps a learning rate to an optax transformation, or is a `KFAC`; one of
-            `ngem_tutorial.optimizers.OPTIMIZERS`, for example; `optax.adam` by default. Its
-            `update` may take the extra argument `step`, the number of updates before this one.
-        seeds: distinct integers; each sets the initialisation and the shuffling of its run.
-        metrics: functions like `objective`, evaluated per example and averaged over the
-            evaluation data; the negative log-likelihood by default.
-        probes: functions of the model, recorded as they are.
-        evaluation: `(x, y)` for the metrics; the training data by default.
+        optimizer: an optax transformation; `optax.adam(1e-3)` by default. Its learning rate may be
+            a schedule.
+        relaxation: what the objective gets as `relaxation`, a number from 0 to 1 or a function of
+            the number of updates done. None: the schedule of the `Method`, or nothing.
+        seeds: distinct whole numbers; each sets the initialisation and the shuffling of its run.
+        weights: of the examples, shape `(N, ...)`, zero for padding. Only their ratios matter.
+            Where one is zero, the target may be NaN.
+        validation: data to judge by, `(x, y)` or `(x, y, weights)`, or a fraction of the examples
+            to hold out, the same for all seeds and calls. The model of each run is then the one
+            with the lowest value, on these data, of the first of the metrics.
+        patience: number of evaluations without a new lowest value after which a run stops.
+        standardize: whether the network sees standardised values. With False a `ScaleWarning` says
+            what is likely to go wrong.
+        metrics: functions of a mixture and targets in raw units, averaged over data; the negative
+            log-likelihood by default, in nats, which is exact also where single precision would
+            not hold the raw values.
+        evaluation: `(x, y)` or `(x, y, weights)` for `Fit.metrics`; the training data by default.
         record_at: increasing numbers of updates at which to evaluate; about 100 evenly spaced
             ones, the first 0 and the last the end, by default. Training stops at the last.
-        on_nonfinite: `"raise"` stops with an error at the next recorded point, `"record"` goes on
-            and lists the run in `Fit.failures`. Once every run has failed, training stops: the
-            recorded points that are left repeat the last.
-        progress: show a progress bar; by default where the output is a terminal and the
-            environment variable `NGEM_PROGRESS` is not 0.
-        label: what the progress bar is called.
+        progress: show a progress bar with the time that is left; by default where the output is a
+            terminal and the environment variable `NGEM_PROGRESS` is not 0.
 
     Returns:
-        The recorded values and the trained models.
+        The recorded curves and the best models.
 
     Raises:
-        ValueError: if an argument does not fit the others, before any computing.
-        NonFiniteError: if a loss or parameter stops being finite and `on_nonfinite` is "raise".
+        ValueError: if an argument does not fit the others, before any training.
+        NonFiniteError: if a loss or parameter stops being finite. The error names the seed, the
+            update and the parameter.
+        Interrupted: on a KeyboardInterrupt; its `run` is the `Fit` up to the last evaluation.
+
+    Example:
+        >>> make = lambda rngs: MixtureDensityNetwork(1, 3, 1, rngs=rngs)
+        >>> result = fit(make, ngem, x, y, epochs=100, batch_size=64, validation=0.2, patience=10)
+        >>> mixtures = result.model()(x)
     """
-    y = jnp.asarray(y)
-    x = jax.tree.map(jnp.asarray, x)
-    data_eval = (x, y) if evaluation is None else jax.tree.map(jnp.asarray, evaluation)
-    num_updates = _check_sizes(x, y, epochs, batch_size)
-    seed_array, rates = _check_seeds(seeds, learning_rate)
-    points = _check_record_at(record_at, num_updates)
-    if on_nonfinite not in ("raise", "record"):
-        raise ValueError(f'on_nonfinite must be "raise" or "record", got {on_nonfinite!r}')
-    _check_finite(x=x, y=y, evaluation=data_eval)
-    program = _Program(
-        make_model,
-        objective,
-        relaxation,
-        optimizer,
-        batch_size,
-        tuple((metrics if metrics is not None else {"nll": nll}).items()),
-        tuple((probes or {}).items()),
-    )
-    start = time.perf_counter()
-    state = _initialise(program, seed_array, rates, x, y)
-    state = _advance(program, state, rates, x, y, 0, 0)  # compiles; does no update
-    jax.block_until_ready((state, _evaluate(program, state, *data_eval)))
-    compiled = time.perf_counter()
-
-    rows, done = [], 0
-    with _progress_bar(progress, label, int(points[-1])) as advance_bar:
-        for point in points.tolist():  # Python integers, as above: one program
-            state = _advance(program, state, rates, x, y, done, point)
-            rows.append(jax.device_get(_evaluate(program, state, *data_eval)))
-            failures = _failures(program, state, seeds)
-            if failures and on_nonfinite == "raise":
-                raise NonFiniteError(failures)
-            advance_bar(point - done)
-            done = point
-            if len(failures) == len(seeds):
-                break
-    rows += rows[-1:] * (len(points) - len(rows))
-    seconds = time.perf_counter() - compiled
-    history = jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *rows)
-    return Fit(
-        seeds=np.asarray(seeds),
-        updates=points,
-        loss=history["loss"],
-        metrics=history["metrics"],
-        probes=history["probes"],
-        failures=failures,
-        seconds=seconds,
-        compile_seconds=compiled - start,
-        _graph=_abstract_model(program)[0],
-        _state=nnx.merge_state(state.params, state.rest),
-    )
-
-
-class _Program(NamedTuple):
-    """What a compiled program depends on besides shapes; compared by identity of its functions."""
-
-    make_model: Callable[[nnx.Rngs], Any]
-    objective: Objective
-    relaxation: optax.Schedule | None
-    optimizer: Optimizer
-    batch_size: int
-    metrics: tuple[tuple[str, Objective], ...]
-    probes: tuple[tuple[str, Callable[[Any], Any]], ...]
-
-
-class _State(NamedTuple):
-    """What changes during training; every leaf has a leading axis of seeds."""
-
-    params: Params
-    rest: Any
-    optimizer: Any
-    key: jax.Array
-    order: jax.Array
-    """Order of the examples in this epoch."""
-    loss: jax.Array
-    """Mean of the loss since the last recorded point."""
-    failed_at: jax.Array
-    """Update after which a value was first not finite, -1 if none."""
-    failed_leaf: jax.Array
-    """Position of the first such parameter, their number for the loss."""
-
-
-@partial(jax.jit, static_argnums=0)
-def _initialise(
-    program: _Program, seeds: jax.Array, rates: jax.Array, x: Any, y: jax.Array
-) -> _State:
-    x_batch = jax.tree.map(lambda leaf: leaf[: program.batch_size], x)
-
-    def one(seed: jax.Array, rate: jax.Array) -> _State:
-        model_key, shuffle_key = jax.random.split(jax.random.key(seed))
-        graph, params, rest = _split(program.make_model(nnx.Rngs(model_key)))
-        return _State(
-            params=params,
-            rest=rest,
-            optimizer=_optimizer(program, rate, graph, rest, x_batch, shuffle_key).init(params),
-            key=shuffle_key,
-            order=jnp.arange(y.shape[0]),
-            # With dtypes: weakly typed values would make `_advance` compile a second time.
-            loss=jnp.array(jnp.nan, float),
-            failed_at=jnp.array(-1, int),
-            failed_leaf=jnp.array(-1, int),
-        )
-
-    return _over_seeds(one)(seeds, rates)
-
-
-@partial(jax.jit, static_argnums=0, donate_argnums=1)
-def _advance(
-    program: _Program, state: _State, rates: jax.Array, x: Any, y: jax.Array, start: int, stop: int
-) -> _State:
-    """Do the updates from `start` to `stop` (both traced: one program for all of them)."""
-    graph = _abstract_model(program)[0]
-    batches = y.shape[0] // program.batch_size
-
-    def one(step: jax.Array, s: _State, rate: jax.Array) -> _State:
-        epoch, batch = jnp.divmod(step, batches)
-        order = jax.lax.cond(
-            batch == 0,
-            lambda: jax.random.permutation(jax.random.fold_in(s.key, epoch), y.shape[0]),
-            lambda: s.order,
-        )
-        rows = jax.lax.dynamic_slice(order, (batch * program.batch_size,), (program.batch_size,))
-        x_batch, y_batch = jax.tree.map(lambda leaf: leaf[rows], (x, y))
-
-        def mean_loss(params: Params) -> jax.Array:
-            mixture = nnx.merge(graph, params, s.rest)(x_batch)
-            if program.relaxation is None:
-                return jnp.mean(program.objective(mixture, y_batch))
-            eps = program.relaxation(step)
-            return jnp.mean(program.objective(mixture, y_batch, relaxation=eps))
-
-        loss, gradient = jax.value_and_grad(mean_loss)(s.params)
-        key = jax.random.fold_in(jax.random.fold_in(s.key, _NO_EPOCH), step)
-        transformation = _optimizer(program, rate, graph, s.rest, x_batch, key)
-        change, optimizer = transformation.update(gradient, s.optimizer, s.params, step=step)
-        params = optax.apply_updates(s.params, change)
-        finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((params, loss))]
-        bad = ~jnp.stack(finite)
-        first = (s.failed_at < 0) & bad.any()
-        return s._replace(
-            params=params,
-            optimizer=optimizer,
-            order=order,
-            loss=s.loss + (loss - s.loss) / (step - start + 1),
-            failed_at=jnp.where(first, step + 1, s.failed_at),
-            failed_leaf=jnp.where(first, jnp.argmax(bad), s.failed_leaf),
-        )
-
-    def many(s: _State, rate: jax.Array) -> _State:
-        fresh = s._replace(loss=jnp.where(start == stop, jnp.nan, 0.0).astype(s.loss.dtype))
-        return jax.lax.fori_loop(start, stop, lambda step, s: one(step, s, rate), fresh)
-
-    return _over_seeds(many)(state, rates)
-
-
-_EVALUATION_BATCH = 1024
-"""Examples whose metrics are computed at once, a bound on the memory."""
-
-
-@partial(jax.jit, static_argnums=0)
-def _evaluate(program: _Program, state: _State, x: Any, y: jax.Array) -> dict[str, Any]:
-    """The metrics averaged over the data, the probes and the loss, for every seed."""
-    graph = _abstract_model(program)[0]
-
-    def one(s: _State) -> dict[str, Any]:
-        model = nnx.merge(graph, s.params, s.rest)
-
-        def per_example(example: tuple[Any, jax.Array]) -> dict[str, jax.Array]:
-            mixture = model(example[0])
-            return {name: metric(mixture, example[1]) for name, metric in program.metrics}
-
-        values = jax.lax.map(per_example, (x, y), batch_size=min(_EVALUATION_BATCH, y.shape[0]))
-        return {
-            "loss": s.loss,
-            "metrics": jax.tree.map(lambda value: value.mean(), values),
-            "probes": {name: probe(model) for name, probe in program.probes},
-        }
-
-    return _over_seeds(one)(state)
-
-
-_NO_EPOCH = 2**32 - 1
-"""What is folded into the key, in place of an epoch, for what the optimizer draws."""
-
-
-def _optimizer(
-    program: _Program, rate: jax.Array, graph: Any, rest: Any, x: Any, key: jax.Array
-) -> optax.GradientTransformationExtraArgs:
-    """The transformation; K-FAC needs the model, the batch and a key for it."""
-    make = program.optimizer
-    if isinstance(make, KFAC):
-        return make(rate, lambda params, x: nnx.merge(graph, params, rest)(x), x, key)
-    return optax.with_extra_args_support(make(rate))
-
-
-def _over_seeds(one: Callable[..., Any]) -> Callable[..., Any]:
-    """Batch a function over a leading axis of seeds.
-
-    A single run is not batched: on a CPU that doubled the time of a large network's update.
-    """
-
-    def all_seeds(*arguments: Any) -> Any:
-        if jax.tree.leaves(arguments)[0].shape[0] > 1:
-            return jax.vmap(one)(*arguments)
-        result = one(*jax.tree.map(lambda leaf: leaf[0], arguments))
-        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], result)
-
-    return all_seeds
-
-
-def _split(model: Any) -> tuple[Any, Params, Any]:
-    """A module's structure, its parameters and the rest of its state."""
-    parts: Any = nnx.split(model, nnx.Param, ...)
-    return parts
-
-
-def _abstract_model(program: _Program) -> tuple[Any, Params, Any]:
-    """`_split` of the program's module, without values."""
-    return _split(nnx.eval_shape(lambda: program.make_model(nnx.Rngs(0))))
-
-
-def _failures(program: _Program, state: _State, seeds: Sequence[int]) -> tuple[Failure, ...]:
-    updates, leaves = jax.device_get((state.failed_at, state.failed_leaf))
-    if (updates < 0).all():
-        return ()
-    with_path = jax.tree_util.tree_leaves_with_path(_abstract_model(program)[1])
-    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in with_path]
-    names = [*(name.removesuffix(".value") for name in names), "loss"]
-    return tuple(
-        Failure(int(seed), int(update), names[leaf])
-        for seed, update, leaf in zip(seeds, updates, leaves, strict=True)
-        if update >= 0
-    )
-
-
-_QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Show no progress bars of `fit` within: for a caller with a bar of its own.
-
-    Returns:
-        A context manager.
-    """
-    token = _QUIET.set(True)
+    data, held_out = _split(make_data(x, y, weights), validation)
+    parts = {"evaluation": evaluation, "validation": held_out}
+    others: dict[str, Any] = {
+        name: None if part is None else check_evaluation(name, part, data)
+        for name, part in parts.items()
+    }
+    functions = check_functions("metrics", metrics, {"nll": nll})
+    warn_of_scales(data, standardized=standardize)
+    scaling = Scaling.of(data) if standardize else None
+    if scaling is not None:
+        data = scaling.apply(data)
+        others = {name: part and scaling.apply(part) for name, part in others.items()}
+    settings: dict[str, Any] = {
+        "epochs": epochs, "batch_size": batch_size, "relaxation": relaxation, "seeds": seeds,
+        "patience": patience, "record_at": record_at, "progress": progress,
+        "learning_rate": 1.0, "optimizer": _Given(_check_optimizer(optimizer)),
+        "metrics": {name: _in_raw_units(f, scaling) for name, f in functions.items()},
+    }  # fmt: skip
     try:
-        yield
-    finally:
-        _QUIET.reset(token)
+        run = loop.train(
+            model, objective, data.x, data.y, weights=data.weights, **others, **settings
+        )
+    except Interrupted as interrupt:
+        raise Interrupted(_finish(interrupt.run, functions, scaling)) from None
+    return _finish(run, functions, scaling)
 
 
-@contextmanager
-def _progress_bar(show: bool | None, label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Give a function that moves the bar on, or one that does nothing."""
-    if show is None:
-        switched_off = _QUIET.get() or os.environ.get("NGEM_PROGRESS") == "0"
-        show = sys.stderr.isatty() and not switched_off
-    if not show:
-        yield lambda _: None
-        return
-    columns = (
-        rich_progress.TextColumn("{task.description}"),
-        rich_progress.BarColumn(),
-        rich_progress.MofNCompleteColumn(),
-        rich_progress.TextColumn("updates, left"),
-        rich_progress.TimeRemainingColumn(),
+@dataclasses.dataclass(frozen=True)
+class _Given:
+    """A transformation in the place of a function of the learning rate; equal for the same one."""
+
+    transformation: optax.GradientTransformation
+
+    def __call__(self, learning_rate: jax.Array) -> optax.GradientTransformation:
+        return self.transformation
+
+
+_ADAM = optax.adam(1e-3)
+
+
+def _check_optimizer(optimizer: Any) -> optax.GradientTransformation:
+    if optimizer is None:
+        return _ADAM
+    if not isinstance(optimizer, optax.GradientTransformation):
+        name = getattr(optimizer, "__name__", repr(optimizer))
+        raise ValueError(
+            "optimizer must be an optax transformation such as optax.adam(1e-3), or with a "
+            f"schedule optax.adam(schedule), got {name}"
+            + (", which has not been called" if callable(optimizer) else "")
+        )
+    return optimizer
+
+
+def _split(data: Data, validation: Any) -> tuple[Data, Any]:
+    """Hold out a fraction of the examples, or take the validation data as they are."""
+    if validation is None or isinstance(validation, tuple | list):
+        return data, validation
+    number = isinstance(validation, float | np.floating)
+    held_out = round(float(validation) * data.size) if number else 0
+    if not 0 < held_out < data.size:
+        raise ValueError(
+            "validation must be (x, y), (x, y, weights) or a fraction between 0 and 1 that leaves "
+            f"examples on both sides, got {validation!r}"
+        )
+    rows = np.random.default_rng(0).permutation(data.size)
+    return data.take(np.sort(rows[held_out:])), tuple(data.take(np.sort(rows[:held_out])))
+
+
+@dataclasses.dataclass(frozen=True)
+class _RawMetric:
+    """A metric of raw values, called with standardised ones."""
+
+    metric: Objective
+    targets: Affine
+
+    def __call__(self, mixture: GaussianMixture, y: jax.Array) -> jax.Array:
+        scale, shift = (
+            jnp.array(part, y.dtype) for part in (self.targets.scale, self.targets.shift)
+        )
+        return self.metric(self.targets.to_raw(mixture), y * scale + shift)
+
+
+def _in_raw_units(metric: Objective, scaling: Scaling | None) -> Objective:
+    """The metric to compute; for `nll`, in standard units, `_finish` adds what is missing."""
+    if scaling is None or metric is nll:
+        return metric
+    return _RawMetric(metric, scaling.targets)
+
+
+def _finish(run: Run, metrics: Mapping[str, Objective], scaling: Scaling | None) -> Fit:
+    def raw(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if scaling is None:
+            return values
+        exact = {name: v + scaling.log_scale for name, v in values.items() if metrics[name] is nll}
+        return values | exact
+
+    validation = raw(run.validation)
+    best = np.full(len(run.seeds), np.nan)
+    if validation:
+        first = next(iter(validation.values()))
+        row = np.searchsorted(run.updates, run.best_update)
+        best = np.take_along_axis(first, row[:, None], axis=1)[:, 0]
+    return Fit(
+        seeds=run.seeds,
+        updates=run.updates,
+        loss=run.loss,
+        metrics=raw(run.metrics),
+        validation=validation,
+        best_update=run.best_update,
+        best=best,
+        scaling=scaling,
+        seconds=run.seconds,
+        compile_seconds=run.compile_seconds,
+        _run=run,
     )
-    with rich_progress.Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(label, total=total)
-        yield lambda updates: bar.advance(task, updates)
-
-
-def _check_sizes(x: Any, y: jax.Array, epochs: int, batch_size: int) -> int:
-    """Check the data's sizes; return the number of updates."""
-    if y.ndim != 2 or y.shape[0] == 0:
-        raise ValueError(f"y must have shape (N, D), got {y.shape}")
-    for leaf in jax.tree.leaves(x):
-        if leaf.ndim == 0 or leaf.shape[0] != y.shape[0]:
-            raise ValueError(
-                f"x must have as many examples as y, {y.shape[0]}, got shape {leaf.shape}"
-            )
-    if epochs < 1:
-        raise ValueError(f"epochs must be at least 1, got {epochs}")
-    if not 1 <= batch_size <= y.shape[0]:
-        raise ValueError(f"batch_size must be from 1 to {y.shape[0]}, got {batch_size}")
-    return epochs * (y.shape[0] // batch_size)
-
-
-def _check_seeds(seeds: Sequence[int], learning_rate: ArrayLike) -> tuple[jax.Array, jax.Array]:
-    """Return seeds and learning rates as arrays of one length."""
-    if len(seeds) == 0 or len(set(seeds)) != len(seeds):
-        raise ValueError(f"seeds must be distinct integers, at least one, got {seeds}")
-    rates = np.asarray(learning_rate, dtype=float)
-    if rates.ndim > 1 or rates.size not in (1, len(seeds)):
-        raise ValueError(
-            f"learning_rate must be a number or one per seed ({len(seeds)}), got shape "
-            f"{rates.shape}"
-        )
-    if not (np.isfinite(rates).all() and (rates > 0).all()):
-        raise ValueError(f"learning_rate must be positive and finite, got {learning_rate}")
-    return jnp.asarray(seeds), jnp.broadcast_to(jnp.asarray(rates), (len(seeds),))
-
-
-def _check_record_at(record_at: Sequence[int] | None, num_updates: int) -> np.ndarray:
-    if record_at is None:
-        return np.unique(np.linspace(0, num_updates, 101).round().astype(int))
-    points = np.asarray(record_at)
-    if (
-        points.ndim != 1
-        or points.size == 0
-        or not np.issubdtype(points.dtype, np.integer)
-        or (np.diff(points) <= 0).any()
-        or points[0] < 0
-        or points[-1] > num_updates
-    ):
-        raise ValueError(
-            f"record_at must be increasing whole numbers from 0 to {num_updates}, got {record_at}"
-        )
-    return points
-
-
-def _check_finite(**data: Any) -> None:
-    for name, value in data.items():
-        for leaf in jax.tree.leaves(value):
-            if not bool(jnp.isfinite(leaf).all()):
-                raise ValueError(
-                    f"{name} must be finite, got {int((~jnp.isfinite(leaf)).sum())} "
-                    "values that are not"
-                )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
+import os
+import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from functools import partial
+from importlib.metadata import version
 from typing import Any
 
 import jax
@@ -16,7 +19,9 @@ import pytest
 from flax import nnx
 from jax.flatten_util import ravel_pytree
 
+from ngem_tutorial import _kfac_jax
 from ngem_tutorial.fisher import complete_data_fisher
+from ngem_tutorial.loop import train
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.networks import MixtureDensityNetwork
 from ngem_tutorial.objectives import ngem, nll
@@ -24,12 +29,10 @@ from ngem_tutorial.optimizers import (
     KFAC,
     OPTIMIZERS,
     _register_complete_data_model,
-    _repaired,
     get_optimizer,
     muon,
     soap,
 )
-from ngem_tutorial.training import fit
 
 SHAPES = {"tall": (4, 3), "square": (3, 3), "vector": (3,)}
 
@@ -177,7 +180,8 @@ def test_muon_orthogonalises_matrices_and_leaves_vectors_to_adam() -> None:
 
 @pytest.fixture
 def kfac_jax() -> Any:
-    return pytest.importorskip("kfac_jax")
+    pytest.importorskip("kfac_jax")
+    return _kfac_jax.load()
 
 
 def network(hidden: tuple[int, ...], batch: int) -> tuple[Any, Any, jax.Array]:
@@ -196,7 +200,7 @@ def test_kfac_registers_the_complete_data_model(kfac_jax: Any) -> None:
     )
     flat, unravel = ravel_pytree(params)
     vector = jax.random.normal(jax.random.key(2), flat.shape)
-    with _repaired(kfac_jax):
+    with _kfac_jax.without_deprecations():
         product = jax.jit(curvature.multiply_fisher)((params, x), unravel(vector))
 
     @jax.jit
@@ -245,24 +249,54 @@ def test_a_missing_kfac_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None
         KFAC()(1e-3, lambda params, x: None, None, jax.random.key(0))
 
 
-@pytest.mark.filterwarnings("ignore:jax.core.no_effects:DeprecationWarning")
-def test_kfac_jax_is_repaired_only_while_it_traces(kfac_jax: Any) -> None:
-    """The second part fails with a release that needs no repair: then `_repaired` can go."""
-    matcher = importlib.import_module("kfac_jax._src.tag_graph_matcher")
-    before = matcher.eval_jaxpr_eqn
-    predict, params, x = network((4,), 5)
-    update = KFAC()(1e-3, predict, x, jax.random.key(0))
-    update.init(params)
-    assert matcher.eval_jaxpr_eqn is before
-    if jax.__version_info__ >= (0, 9, 2):
-        curvature = kfac_jax.ImplicitExactCurvature(
-            lambda params, x: _register_complete_data_model(predict(params, x))
-        )
-        with pytest.raises(ValueError, match="unpack"):
-            curvature.multiply_fisher((params, x), params)
+def test_only_the_release_that_needs_it_is_mended() -> None:
+    assert _kfac_jax.needs_repair("0.0.8", (0, 9, 2))
+    assert not _kfac_jax.needs_repair("0.0.8", (0, 9, 1))
+    assert not _kfac_jax.needs_repair("0.0.9", (0, 10, 2))
 
 
-# ------------------------------------------------------------------------------------ all in fit
+@pytest.mark.usefixtures("kfac_jax")
+def test_kfac_jax_as_released_does_not_trace_with_this_jax() -> None:
+    """In a process of its own. It fails with a release that needs no repair: then it can go."""
+    script = textwrap.dedent("""
+        import warnings
+
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import jax, jax.numpy as jnp, kfac_jax
+
+        def loss(w):
+            prediction = jnp.ones((2, 1)) @ w
+            kfac_jax.register_normal_predictive_distribution(prediction)
+            return prediction.sum()
+
+        kfac_jax.ImplicitExactCurvature(loss).multiply_fisher((jnp.ones((1, 1)),), jnp.ones((1, 1)))
+    """)
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=environment
+    )
+    fails = "values to unpack (expected 2)" in done.stderr
+    assert fails == _kfac_jax.needs_repair(version("kfac-jax"), jax.__version_info__), done.stderr
+
+
+def test_an_equation_is_evaluated_as_jax_evaluates_it() -> None:
+    """One with several results, one with one, and one that holds a function."""
+
+    def function(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        ordered, index = jax.lax.sort((x, jnp.arange(3)), num_keys=1)
+        return jax.jit(jnp.sin)(ordered), index
+
+    x = jnp.array([3.0, 1.0, 2.0])
+    traced = jax.make_jaxpr(function)(x)
+    values = dict(zip(traced.jaxpr.invars, [x], strict=True))
+    for equation in traced.eqns:
+        inputs = [v.val if hasattr(v, "val") else values[v] for v in equation.invars]
+        outputs = _kfac_jax.evaluate_equation(equation, inputs)
+        values |= dict(zip(equation.outvars, outputs, strict=True))
+    assert_equal([values[v] for v in traced.jaxpr.outvars], list(function(x)))
+
+
+# ------------------------------------------------------------------------------------ all in train
 
 X = jax.random.normal(jax.random.key(0), (64, 3))
 Y = jnp.sin(X[:, :2]) + 0.1 * jax.random.normal(jax.random.key(1), (64, 2))
@@ -272,11 +306,11 @@ def make_network(rngs: nnx.Rngs) -> MixtureDensityNetwork:
     return MixtureDensityNetwork(3, 2, 2, hidden=(8,), rngs=rngs)
 
 
-run = partial(fit, make_network, x=X, y=Y, epochs=10, batch_size=16, record_at=[0, 40])
+run = partial(train, make_network, x=X, y=Y, epochs=10, batch_size=16, record_at=[0, 40])
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_fit_with_every_optimizer(name: str) -> None:
+def test_train_with_every_optimizer(name: str) -> None:
     """Two seeds of 40 updates, where a deadlock has been seen: the time limit would tell."""
     if name == "kfac":
         pytest.importorskip("kfac_jax")

@@ -1,8 +1,9 @@
-"""Training: against a plain Python loop, and the promises made about failures and compilation."""
+"""`fit`: against data standardised by hand, hostile scales, and what optax and Flax users call."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -13,244 +14,479 @@ import optax
 import pytest
 from flax import nnx
 
+from ngem_tutorial import _compilation, loop
+from ngem_tutorial.methods import METHODS
 from ngem_tutorial.mixtures import GaussianMixture
-from ngem_tutorial.networks import MixtureDensityNetwork, PlainMixture
-from ngem_tutorial.objectives import ngem, nll, relaxation_schedule
-from ngem_tutorial.training import Failure, NonFiniteError, fit
+from ngem_tutorial.networks import Affine, LabelConditioned, MixtureDensityNetwork, Standardized
+from ngem_tutorial.objectives import mse, ngem, nll, relaxation_schedule
+from ngem_tutorial.optimizers import soap
+from ngem_tutorial.training import Interrupted, NonFiniteError, ScaleWarning, fit
 
-N, BATCH, EPOCHS = 20, 6, 4  # three batches an epoch, two examples left out
-KEYS = jax.random.split(jax.random.key(0), 2)
-X = jax.random.normal(KEYS[0], (N, 3))
-Y = jax.random.normal(KEYS[1], (N, 2))
+N = 40
+RANDOM = np.random.default_rng(0)
+X = RANDOM.normal(3.0, 2.0, size=(N, 3))
+Y = np.stack([5.0 * X[:, 0], 100.0 + np.sin(X[:, 1])], axis=1) + 0.1 * RANDOM.normal(size=(N, 2))
 
 
 def make_network(rngs: nnx.Rngs) -> MixtureDensityNetwork:
     return MixtureDensityNetwork(3, 2, 2, hidden=(8,), rngs=rngs)
 
 
-def make_plain(rngs: nnx.Rngs) -> PlainMixture:
-    means = jax.random.normal(rngs(), (2, 2))
-    return PlainMixture(GaussianMixture(jnp.zeros(2), means, jnp.ones((2, 2))), "scale")
+run = partial(fit, make_network, ngem, epochs=3, batch_size=10)
 
 
-run = partial(fit, epochs=EPOCHS, batch_size=BATCH, learning_rate=1e-2)
+@pytest.fixture
+def compilations() -> Iterator[Callable[[], int]]:
+    """How many programs XLA has compiled since the last time of asking."""
+    seen: list[str] = []
+
+    def listen(event: str, duration: float, **_: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            seen.append(event)
+
+    def count() -> int:
+        number = len(seen)
+        seen.clear()
+        return number
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield count
+    jax.monitoring.unregister_event_duration_listener(listen)
 
 
-def reference(
-    make_model: Callable[[nnx.Rngs], Any],
-    objective: Any,
-    optimizer: Any,
-    seed: int,
-    x: Any,
-    relaxation: Sequence[float] | None = None,
-) -> list[np.ndarray]:
-    """The same training as a Python loop over updates, one seed, nothing compiled but Flax."""
-    model_key, shuffle_key = jax.random.split(jax.random.key(seed))
-    graph, params, rest = nnx.split(make_model(nnx.Rngs(model_key)), nnx.Param, ...)
-    state = optimizer.init(params)
-    for epoch in range(EPOCHS):
-        order = jax.random.permutation(jax.random.fold_in(shuffle_key, epoch), N)
-        for batch in range(N // BATCH):
-            rows = order[batch * BATCH : (batch + 1) * BATCH]
-            x_batch = None if x is None else x[rows]
-            more = {}
-            if relaxation is not None:
-                more["relaxation"] = relaxation[epoch * (N // BATCH) + batch]
-
-            def loss(
-                p: Any, rows: Any = rows, x_batch: Any = x_batch, more: Any = more
-            ) -> jax.Array:
-                return objective(nnx.merge(graph, p, rest)(x_batch), Y[rows], **more).mean()
-
-            updates, state = optimizer.update(jax.grad(loss)(params), state, params)
-            params = optax.apply_updates(params, updates)
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
+# ---------------------------------------------------------------------------------- compilation
 
 
-@pytest.mark.parametrize("objective", [nll, ngem])
+def test_equal_calls_compile_once(compilations: Callable[[], int]) -> None:
+    """Whatever is made anew: the maker, the optimizer, the schedule, the metric, the method."""
+
+    def call(seed: int, shift: float) -> Any:
+        return fit(
+            lambda rngs: MixtureDensityNetwork(3, 2, 2, hidden=(7,), rngs=rngs),
+            METHODS["damped nGEM"],
+            X + shift,
+            Y,
+            epochs=3,
+            batch_size=10,
+            optimizer=optax.chain(
+                optax.clip_by_global_norm(1.0), optax.adamw(optax.cosine_decay_schedule(1e-2, 12))
+            ),
+            relaxation=relaxation_schedule(12),
+            seeds=(seed,),
+            validation=0.25,
+            metrics={"nll": nll, "entropy": lambda mixture, y: mixture.weight_entropy},
+        )
+
+    first = call(1, 0.0)
+    assert compilations() > 0
+    second = call(1, 0.0)
+    assert compilations() == 0
+    np.testing.assert_array_equal(first.metrics["nll"], second.metrics["nll"])
+    call(2, 0.0)
+    assert compilations() == 0
+
+
+def test_learning_rates_seeds_and_data_share_the_programs_of_train(
+    compilations: Callable[[], int],
+) -> None:
+    settings = {"epochs": 2, "batch_size": 10}
+    loop.train(make_network, nll, X, Y, learning_rate=1e-3, seeds=(1, 2), **settings)
+    compilations()
+    loop.train(make_network, nll, X + 1, Y, learning_rate=[1e-2, 1e-4], seeds=(3, 4), **settings)
+    assert compilations() == 0
+
+
+def test_programs_of_one_text_are_not_mistaken_for_each_other() -> None:
+    """Constants, arguments that go unused, and callbacks, whose text is no more than a number."""
+    x = jnp.arange(5000.0)
+    for factor in (x, x + 1.0):
+        f = _compilation.compiled(lambda a, c=factor: jnp.sum(a * c), x, key=object())
+        np.testing.assert_allclose(f(x), np.sum(np.arange(5000.0) * np.asarray(factor)), rtol=1e-5)
+    a, b = jnp.array(1.0), jnp.array(2.0)
+    for function, expected in ((lambda a, b: {"a": a}, 1.0), (lambda a, b: {"b": b}, 2.0)):
+        result = _compilation.compiled(function, a, b, key=object())(a, b)
+        assert [float(v) for v in result.values()] == [expected]
+        assert set(result) == set(function(a, b))
+    for number in (3.0, 4.0):
+        f = _compilation.compiled(
+            lambda a, number=number: jax.pure_callback(
+                lambda a: np.float32(number), jax.ShapeDtypeStruct((), jnp.float32), a
+            ),
+            a,
+            key=object(),
+        )
+        assert f(a) == number
+
+
+def test_programs_do_not_pile_up() -> None:
+    _compilation.clear()
+    for i in range(70):
+        _compilation.compiled(lambda a, i=i: a, jnp.zeros(()), key=i)
+        assert len(_compilation._BY_FUNCTION._entries) <= 64
+    assert len(_compilation._BY_TEXT._entries) == 1
+
+
+# ------------------------------------------------------------------------------------- optimizers
+
+
 @pytest.mark.parametrize(
-    ("make_model", "x", "optimizer"),
-    [(make_network, X, optax.adam), (make_plain, None, optax.sgd)],
+    "optimizer",
+    [
+        optax.adam(3e-3),
+        optax.adamw(optax.cosine_decay_schedule(3e-3, 12)),
+        optax.chain(optax.clip_by_global_norm(0.1), optax.sgd(1e-2, momentum=0.9)),
+        optax.inject_hyperparams(optax.adam)(learning_rate=3e-3),
+        optax.multi_transform(
+            {"head": optax.sgd(1e-2), "rest": optax.adam(3e-3)},
+            lambda params: {k: "head" if k == "means" else "rest" for k in params},
+        ),
+        optax.lion(1e-3),
+    ],
 )
-def test_fit_equals_a_python_loop(make_model: Any, x: Any, optimizer: Any, objective: Any) -> None:
-    seeds = (3, 8)
-    result = run(make_model, objective, x, Y, optimizer=optimizer, seeds=seeds)
-    assert result.updates[-1] == EPOCHS * (N // BATCH)
-    for index, seed in enumerate(seeds):
-        expected = reference(make_model, objective, optimizer(1e-2), seed, x)
-        params = jax.tree.leaves(nnx.state(result.model(index), nnx.Param))
-        for a, b in zip(params, expected, strict=True):
-            np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
+def test_any_optax_transformation_trains_as_in_a_loop_of_its_own(optimizer: Any) -> None:
+    result = run(X, Y, optimizer=optimizer, seeds=(5,), standardize=True)
+    x = (X - X.mean(0)) / X.std(0)
+    y = jnp.asarray((Y - Y.mean(0)) / Y.std(0), jnp.float32)
+    graph, params = nnx.split(make_network(nnx.Rngs(jax.random.split(jax.random.key(5))[0])))
+    state, random = optimizer.init(params), np.random.default_rng(5)
+
+    @jax.jit
+    def step(params: Any, state: Any, rows: jax.Array) -> tuple[Any, Any]:
+        batch = jnp.asarray(x, jnp.float32)[rows]
+        loss = lambda p: ngem(nnx.merge(graph, p)(batch), y[rows]).mean()  # noqa: E731
+        change, state = optimizer.update(jax.grad(loss)(params), state, params)
+        return optax.apply_updates(params, change), state
+
+    for rows in (b for _ in range(3) for b in random.permutation(N).reshape(4, 10)):
+        params, state = step(params, state, rows)
+    trained = nnx.state(result.model().network, nnx.Param)
+    for a, b in zip(jax.tree.leaves(trained), jax.tree.leaves(params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", [optax.lbfgs(1.0), soap(1e-2)])
+def test_optimizers_with_extra_arguments_get_them(optimizer: Any) -> None:
+    result = fit(make_network, nll, X, Y, epochs=20, batch_size=N, optimizer=optimizer)
+    assert result.metrics["nll"][0, -1] < result.metrics["nll"][0, 0] - 0.1
 
 
 @pytest.mark.parametrize(
-    ("make_model", "x", "optimizer"),
-    [(make_network, X, optax.adam), (make_plain, None, optax.sgd)],
+    ("optimizer", "message"),
+    [
+        (optax.adam, "got adam, which has not been called"),
+        (1e-3, "got 0.001"),
+        ("adam", "got 'adam'"),
+        (optax.cosine_decay_schedule(1e-3, 5), "with a schedule optax.adam"),
+    ],
 )
-def test_fit_relaxes_each_update_by_its_schedule(make_model: Any, x: Any, optimizer: Any) -> None:
-    updates = EPOCHS * (N // BATCH)
-    schedule = relaxation_schedule(updates, initial=0.4, fraction=0.5)
-    values = [0.4 * max(1 - i / 6, 0.0) for i in range(updates)]
-    result = run(make_model, ngem, x, Y, optimizer=optimizer, relaxation=schedule, seeds=(3,))
-    expected = reference(make_model, ngem, optimizer(1e-2), 3, x, values)
-    params = jax.tree.leaves(nnx.state(result.model(0), nnx.Param))
-    for a, b in zip(params, expected, strict=True):
-        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
-    without = run(make_model, ngem, x, Y, optimizer=optimizer, seeds=(3,))
-    others = jax.tree.leaves(nnx.state(without.model(0), nnx.Param))
-    # The test can tell: without, the training ends elsewhere.
-    assert max(np.abs(a - b).max() for a, b in zip(params, others, strict=True)) > 1e-3
+def test_what_is_no_transformation_is_refused(optimizer: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=r"optimizer must be an optax .*" + message):
+        run(X, Y, optimizer=optimizer)
 
 
-def test_metrics_loss_and_probes_are_those_of_the_model() -> None:
-    x_test, y_test = X[:7] + 1.0, Y[:7]
-    result = run(
-        make_network,
-        ngem,
-        X,
-        Y,
-        seeds=(1, 2),
-        metrics={"nll": nll, "entropy": lambda mixture, y: mixture.weight_entropy},
-        probes={"means": lambda model: model(x_test).means},
-        evaluation=(x_test, y_test),
-        record_at=[0, 5, 12],
+# ------------------------------------------------------------------------------------------ units
+
+
+def test_the_units_are_those_of_the_training_data_and_the_models_return_raw_ones() -> None:
+    x_mean, x_scale, y_mean, y_scale = X.mean(0), X.std(0), Y.mean(0), Y.std(0)
+    raw = run(X, Y, seeds=(1, 2), metrics={"nll": nll, "square": _square})
+    by_hand = run((X - x_mean) / x_scale, (Y - y_mean) / y_scale, seeds=(1, 2), standardize=False)
+    np.testing.assert_allclose(raw.loss[:, 1:], by_hand.loss[:, 1:], rtol=1e-4)
+    log_scale = np.log(y_scale).sum()
+    np.testing.assert_allclose(raw.metrics["nll"], by_hand.metrics["nll"] + log_scale, rtol=1e-5)
+    mixture = raw.model(1)(X)
+    inner = by_hand.model(1)(jnp.asarray((X - x_mean) / x_scale, jnp.float32))
+    np.testing.assert_allclose(mixture.logits, inner.logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(mixture.means, y_mean + y_scale * inner.means, rtol=1e-4)
+    np.testing.assert_allclose(mixture.scales, y_scale * inner.scales, rtol=1e-4)
+    y = jnp.asarray(Y, jnp.float32)
+    np.testing.assert_allclose(raw.metrics["nll"][1, -1], nll(mixture, y).mean(), rtol=1e-4)
+    np.testing.assert_allclose(raw.metrics["square"][1, -1], _square(mixture, y).mean(), rtol=1e-3)
+
+
+def _square(mixture: GaussianMixture, y: jax.Array) -> jax.Array:
+    return jnp.sum((mixture.mean - y) ** 2, axis=-1)
+
+
+def test_a_trained_model_can_be_called_under_jit_and_on_one_example() -> None:
+    model = run(X, Y).model()
+    assert isinstance(model, Standardized)
+    x = jnp.asarray(X, jnp.float32)
+    np.testing.assert_allclose(
+        nnx.jit(lambda m, x: m(x).means)(model, x), model(X).means, rtol=1e-4
     )
-    mixture = result.model(1)(x_test)
-    np.testing.assert_allclose(result.metrics["nll"][1, -1], nll(mixture, y_test).mean(), rtol=1e-5)
-    entropy = -(mixture.weights * jnp.log(mixture.weights)).sum(-1).mean()
-    np.testing.assert_allclose(result.metrics["entropy"][1, -1], entropy, rtol=1e-5)
-    assert result.probes["means"].shape == (2, 3, 7, 2, 2)
-    np.testing.assert_allclose(result.probes["means"][1, -1], mixture.means, rtol=1e-5)
-    assert np.isnan(result.loss[:, 0]).all()
-    columns = result.columns()
-    assert columns["seed"].tolist() == [1, 1, 1, 2, 2, 2]
-    assert columns["update"].tolist() == [0, 5, 12] * 2
-    np.testing.assert_array_equal(columns["nll"], result.metrics["nll"].ravel())
+    np.testing.assert_allclose(model(X[0]).means, model(X).means[0], rtol=1e-4)
+    with pytest.raises(ValueError, match=r"x must have shape \(..., 3\), got \(40, 2\)"):
+        model(X[:, :2])
+    with pytest.raises(ValueError, match="x must have 1 arrays, got 2"):
+        model((X, X))
 
 
-def test_loss_is_the_mean_since_the_last_recorded_point() -> None:
-    every = run(make_network, nll, X, Y, record_at=range(13)).loss[0]
-    some = run(make_network, nll, X, Y, record_at=[0, 4, 12]).loss[0]
-    np.testing.assert_allclose(some[1:], [every[1:5].mean(), every[5:].mean()], rtol=1e-5)
+def test_labels_are_left_alone_and_other_leaves_are_not() -> None:
+    class Both(nnx.Module):
+        def __init__(self, rngs: nnx.Rngs) -> None:
+            self.head = MixtureDensityNetwork(5, 2, 2, hidden=(), rngs=rngs)
+
+        def __call__(self, x: Any) -> GaussianMixture:
+            assert jnp.issubdtype(x["label"].dtype, jnp.integer)
+            one_hot = jax.nn.one_hot(x["label"], 2)
+            return self.head(jnp.concatenate([one_hot, x["value"]], axis=-1))
+
+    x = {"label": np.arange(N) % 2, "value": X}
+    result = fit(Both, nll, x, Y, epochs=2, batch_size=10)
+    assert result.scaling is not None
+    assert result.scaling.inputs[0] is None
+    np.testing.assert_allclose(result.scaling.inputs[1].shift, X.mean(0))
+    assert result.model()(x).batch_shape == (N,)
 
 
-def test_a_run_does_not_depend_on_its_neighbours_or_on_the_recorded_points() -> None:
-    alone = run(make_network, ngem, X, Y, seeds=(5,), record_at=[12])
-    among = run(make_network, ngem, X, Y, seeds=(4, 5, 6))
-    np.testing.assert_allclose(alone.metrics["nll"][0, -1], among.metrics["nll"][1, -1], rtol=1e-5)
-    again = run(make_network, ngem, X, Y, seeds=(4, 5, 6))
-    np.testing.assert_array_equal(again.metrics["nll"], among.metrics["nll"])
-    assert len(np.unique(among.metrics["nll"][:, -1])) == 3
+def test_constant_columns_keep_their_unit() -> None:
+    x, y = X.copy(), Y.copy()
+    x[:, 1], y[:, 0] = 7.0, -2.0
+    result = run(x, y)
+    assert result.scaling is not None
+    assert result.scaling.inputs[0].scale[1] == result.scaling.targets.scale[0] == 1.0
+    assert np.isfinite(result.metrics["nll"]).all()
 
 
-def test_learning_rates_can_differ_between_seeds() -> None:
-    together = run(make_network, nll, X, Y, seeds=(1, 2), learning_rate=[1e-2, 1e-3])
-    slow = run(make_network, nll, X, Y, seeds=(2,), learning_rate=1e-3)
-    np.testing.assert_allclose(together.metrics["nll"][1], slow.metrics["nll"][0], rtol=1e-5)
+def test_only_examples_that_count_set_the_units() -> None:
+    """Neither those held out nor those of weight zero."""
+    weights = np.arange(N) < 30
+    y = np.where(weights[:, None], Y, 1e9)
+    result = run(X, y, weights=weights)
+    np.testing.assert_allclose(result.scaling.targets.shift, Y[:30].mean(0), rtol=1e-12)
+    held_out = run(X[:30], Y[:30], validation=(X[30:], Y[30:] + 1e3), patience=5)
+    np.testing.assert_allclose(held_out.scaling.targets.shift, Y[:30].mean(0), rtol=1e-12)
 
 
-def test_seeds_rates_and_data_of_one_shape_share_a_program() -> None:
-    traces = []
-
-    def objective(mixture: GaussianMixture, y: jax.Array) -> jax.Array:
-        traces.append(1)
-        return nll(mixture, y)
-
-    run(make_network, objective, X, Y, seeds=(1, 2))
-    assert len(traces) == 1
-    run(make_network, objective, X + 1.0, Y, seeds=(8, 9), learning_rate=1e-4, record_at=[3, 7])
-    assert len(traces) == 1
+def _made(x: np.ndarray, shift: float, scale: float) -> np.ndarray:
+    return shift + scale * (x + 0.1 * np.random.default_rng(1).normal(size=x.shape))
 
 
-def test_first_non_finite_value_is_reported_where_and_when() -> None:
-    """The likelihood's gradient of the scale, (y / sigma)^2 / sigma = 1e39, overflows float32."""
-
-    def make_model(rngs: nnx.Rngs) -> PlainMixture:
-        mixture = GaussianMixture(jnp.zeros(1), jnp.zeros((1, 1)), jnp.full((1, 1), 1e-3))
-        return PlainMixture(mixture, "scale")
-
-    data = jnp.full((4, 1), 1e15)
-    arguments = {"epochs": 2, "batch_size": 2, "learning_rate": 1.0, "optimizer": optax.sgd}
-    with pytest.raises(NonFiniteError, match=r"in scales after update 1 \(seed 7;") as caught:
-        fit(make_model, nll, None, data, seeds=(7,), **arguments)
-    assert caught.value.failures == (Failure(7, 1, "scales"),)
-    result = fit(make_model, nll, None, data, seeds=(7, 8), on_nonfinite="record", **arguments)
-    assert result.failures == (Failure(7, 1, "scales"), Failure(8, 1, "scales"))
-    assert not np.isfinite(result.metrics["nll"][:, -1]).any()
-    columns = result.columns()
-    assert set(columns["failed_at"]) == {1}
-    np.testing.assert_array_equal(np.isnan(columns["nll"]), columns["update"] >= 1)
+@pytest.mark.parametrize(("shift", "scale"), [(5e4, 1e4), (0.0, 2e-4), (1.7e9, 100.0), (0, 1e30)])
+@pytest.mark.filterwarnings("ignore:.*loses precision:ngem_tutorial.training.ScaleWarning")
+def test_targets_in_any_unit_train_alike(shift: float, scale: float) -> None:
+    """The likelihood differs by the logarithm of the scale, and by nothing else."""
+    x = np.random.default_rng(0).uniform(-1, 1, size=(200, 1))
+    make = lambda rngs: MixtureDensityNetwork(1, 2, 1, hidden=(8,), rngs=rngs)  # noqa: E731
+    settings = {"epochs": 20, "batch_size": 50, "optimizer": optax.adam(1e-2)}
+    unit, other = (
+        fit(make, ngem, x, _made(x, *at), **settings) for at in ((0.0, 1.0), (shift, scale))
+    )
+    expected = unit.metrics["nll"] + np.log(scale)
+    np.testing.assert_allclose(other.metrics["nll"], expected, rtol=1e-4, atol=1e-3)
+    ratio = other.model()(x).scales / (scale * unit.model()(x).scales)
+    np.testing.assert_allclose(ratio, 1.0, rtol=1e-2)
 
 
-def test_a_non_finite_loss_alone_is_reported() -> None:
-    def objective(mixture: GaussianMixture, y: jax.Array) -> jax.Array:
-        return nll(mixture, y) + jax.lax.stop_gradient(jnp.log(-jnp.ones(())))
+def test_inputs_of_any_offset_train_alike() -> None:
+    u = np.random.default_rng(0).uniform(-1, 1, size=(200, 1))
+    make = lambda rngs: MixtureDensityNetwork(1, 2, 1, hidden=(8,), rngs=rngs)  # noqa: E731
+    small, large = (
+        fit(make, nll, x, _made(u, 0.0, 1.0), epochs=10, batch_size=50) for x in (u, 1.7e9 + u)
+    )
+    np.testing.assert_allclose(large.metrics["nll"], small.metrics["nll"], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        large.model()(1.7e9 + u).means, small.model()(u).means, rtol=1e-3, atol=1e-4
+    )
 
-    with pytest.raises(NonFiniteError, match="in loss after update 1"):
-        run(make_network, objective, X, Y)
+
+@pytest.mark.parametrize(
+    ("x", "shift", "scale", "message"),
+    [
+        (1.0, 1.7e9, 100.0, r"column 0 of y, 1.7e\+09 .* loses precision in float32"),
+        (1.0, 5e4, 1e4, r"column 0 of y, .* is far from unit scale"),
+        (1.0, 0.0, 2e-4, r"column 0 of y, .* is far from unit scale"),
+        (1.0, 0.0, 1e30, r"column 0 of y, .* is too large for float32"),
+        (1e5, 0.0, 1.0, r"column 0 of x, .* is far from unit scale"),
+    ],
+)
+def test_unstandardised_data_far_from_unit_scale_are_said_to_be(
+    x: float, shift: float, scale: float, message: str
+) -> None:
+    u = np.random.default_rng(0).uniform(-1, 1, size=(50, 1))
+    make = lambda rngs: MixtureDensityNetwork(1, 2, 1, hidden=(), rngs=rngs)  # noqa: E731
+    y = _made(u, shift, scale)
+    with pytest.warns(ScaleWarning, match=message), contextlib.suppress(NonFiniteError):
+        fit(make, nll, x * u, y, epochs=1, batch_size=50, standardize=False)
+
+
+def test_raw_mixtures_too_coarse_for_single_precision_are_said_to_be() -> None:
+    u = np.random.default_rng(0).uniform(-1, 1, size=(50, 1))
+    make = lambda rngs: MixtureDensityNetwork(1, 2, 1, hidden=(), rngs=rngs)  # noqa: E731
+    with pytest.warns(ScaleWarning, match=r"loses precision in float32. Subtract an offset"):
+        result = fit(make, nll, u, _made(u, 1.7e9, 100.0), epochs=1, batch_size=50)
+    # What is exact: the likelihood, and the mixture in standard units.
+    np.testing.assert_allclose(result.model().network(jnp.zeros((1, 1))).means, 0.0, atol=3.0)
+
+
+def test_an_affine_change_of_units_moves_the_density_by_its_jacobian() -> None:
+    affine = Affine((3.0, -1.0), (2.0, 0.1))
+    mixture = make_network(nnx.Rngs(0))(jnp.asarray(X, jnp.float32))
+    y = jnp.asarray(RANDOM.normal(size=(N, 2)), jnp.float32)
+    raw = affine.to_raw(mixture)
+    expected = mixture.log_prob(y) - np.log(0.2)
+    np.testing.assert_allclose(raw.log_prob(y * jnp.array([2.0, 0.1]) + jnp.array([3.0, -1.0])),
+                               expected, rtol=1e-4, atol=1e-3)  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------- validation
+
+
+@pytest.fixture(scope="module")
+def overfitted() -> Any:
+    """Sixty noisy points and a network that can learn them by heart."""
+    random = np.random.default_rng(0)
+    x, x_new = random.uniform(-1, 1, size=(60, 1)), random.uniform(-1, 1, size=(500, 1))
+    y, y_new = (np.sin(3 * v) + 0.3 * random.normal(size=v.shape) for v in (x, x_new))
+    make = lambda rngs: MixtureDensityNetwork(1, 5, 1, hidden=(32, 32), rngs=rngs)  # noqa: E731
+    settings = {"epochs": 400, "batch_size": 30, "optimizer": optax.adam(5e-3), "seeds": (1, 2)}
+    return partial(fit, make, ngem, x, y, **settings), x_new, y_new
+
+
+def test_the_best_model_on_validation_data_is_kept(overfitted: Any) -> None:
+    call, x, y = overfitted
+    result = call(validation=(x, y), record_at=range(0, 801, 40))
+    curves = result.validation["nll"]
+    assert (curves[:, -1] > curves.min(axis=1) + 0.5).all()  # it does overfit
+    np.testing.assert_allclose(result.best, curves.min(axis=1))
+    np.testing.assert_array_equal(result.best_update, result.updates[curves.argmin(axis=1)])
+    for i in range(2):
+        value = nll(result.model(i)(x), jnp.asarray(y, jnp.float32)).mean()
+        np.testing.assert_allclose(value, result.best[i], rtol=1e-3)
+    assert (result.metrics["nll"][:, -1] < result.metrics["nll"][:, 1]).all()
+    stopped = call(validation=(x, y), record_at=range(0, 801, 40), patience=3)
+    assert len(stopped.updates) < len(result.updates)
+    np.testing.assert_array_equal(stopped.best_update, result.best_update)
+
+
+def test_a_fraction_is_held_out_the_same_each_time() -> None:
+    first = run(X, Y, validation=0.25, seeds=(1, 2))
+    rows = np.sort(np.random.default_rng(0).permutation(N)[:10])
+    kept = np.setdiff1d(np.arange(N), rows)
+    by_hand = run(X[kept], Y[kept], validation=(X[rows], Y[rows]), seeds=(2,))
+    np.testing.assert_allclose(first.validation["nll"][1], by_hand.validation["nll"][0], rtol=1e-4)
+    np.testing.assert_allclose(first.scaling.targets.shift, Y[kept].mean(0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("validation", [0.0, 1.0, -0.1, 0.001, 5, "a"])
+def test_validation_is_data_or_a_fraction(validation: Any) -> None:
+    with pytest.raises(ValueError, match=r"validation must be \(x, y\), .* or a fraction between"):
+        run(X, Y, validation=validation)
+
+
+# ---------------------------------------------------------------------------- arguments and errors
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"epochs": 0}, "epochs must be at least 1, got 0"),
-        ({"batch_size": 21}, "batch_size must be from 1 to 20, got 21"),
-        ({"seeds": ()}, "seeds must be distinct integers, at least one"),
-        ({"seeds": (1, 1)}, "seeds must be distinct integers"),
-        ({"learning_rate": -1.0}, "learning_rate must be positive and finite, got -1.0"),
-        ({"learning_rate": [0.1, 0.2, 0.3]}, r"one per seed \(1\), got shape \(3,\)"),
-        ({"record_at": [3, 2]}, "record_at must be increasing whole numbers from 0 to 12"),
-        ({"record_at": [13]}, "record_at must be increasing whole numbers from 0 to 12"),
-        ({"on_nonfinite": "ignore"}, 'on_nonfinite must be "raise" or "record"'),
-        ({"x": X[:5]}, "x must have as many examples as y, 20"),
-        ({"y": Y[:, 0]}, r"y must have shape \(N, D\), got \(20,\)"),
-        ({"y": Y.at[3, 0].set(jnp.nan)}, "y must be finite, got 1 values that are not"),
-        ({"x": X.at[3, 0].set(jnp.inf)}, "x must be finite, got 1 values that are not"),
+        ({"seeds": 3}, "seeds must be distinct integers"),
+        ({"metrics": [nll]}, "metrics must map names to functions"),
+        ({"relaxation": "low"}, "relaxation must be a number from 0 to 1 or a schedule"),
+        ({"epochs": 2.0}, "epochs must be a whole number"),
+        ({"batch_size": 128}, "batch_size must be from 1 to 40, got 128"),
+        ({"evaluation": X}, r"evaluation must be \(x, y\)"),
+        ({"patience": 3}, "patience needs validation data"),
+        ({"weights": np.ones(3)}, "weights must have the shape of y"),
     ],
 )
-def test_bad_arguments_are_named(change: dict[str, Any], message: str) -> None:
-    x, y = change.pop("x", X), change.pop("y", Y)
+def test_arguments_of_the_wrong_kind_say_what_is_wanted(change: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        run(make_network, nll, x, y, **change)
+        run(X, Y, **change)
+
+
+def test_missing_targets_are_named_and_can_be_masked() -> None:
+    missing = Y.copy()
+    missing[::4, 1] = np.nan
+    with pytest.raises(ValueError, match=r"y must be finite, got 10 values .* weight of zero"):
+        run(X, missing)
+    weights = np.isfinite(missing).all(axis=1)
+    masked = run(X, missing, weights=weights, seeds=(3,))
+    assert np.isfinite(masked.metrics["nll"]).all()
+    other = run(X, np.where(weights[:, None], Y, -5.0), weights=weights, seeds=(3,))
+    np.testing.assert_array_equal(masked.metrics["nll"], other.metrics["nll"])
+
+
+def test_a_flat_target_and_axes_of_length_one_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"y must have shape \(N, D\) .*pass y\[:, None\]"):
+        run(X, Y[:, 0])
+    with pytest.raises(ValueError, match=r"batch shape \(10, 1\), not \(10,\)"):
+        run(X[:, None, :], Y)
+    labels = (X[:, :1] > 3.0).astype(int)
+
+    def make_conditioned(rngs: nnx.Rngs) -> LabelConditioned:
+        return LabelConditioned(MixtureDensityNetwork(2, 2, 2, hidden=(), rngs=rngs), 2)
+
+    with pytest.raises(ValueError, match=r"batch shape \(10, 1\), not \(10,\)"):
+        fit(make_conditioned, ngem, labels, Y, epochs=1, batch_size=10)
+    assert fit(make_conditioned, ngem, labels[:, 0], Y, epochs=1, batch_size=10).loss.shape[0] == 1
+
+
+def test_few_points_and_many_components_stay_finite() -> None:
+    x = np.linspace(0, 1, 5)[:, None]
+    make = lambda rngs: MixtureDensityNetwork(1, 10, 1, hidden=(16,), rngs=rngs)  # noqa: E731
+    settings = {"optimizer": optax.adam(1e-2), "record_at": [0, 300]}
+    result = fit(make, METHODS["damped nGEM"], x, x**2, epochs=300, batch_size=5, **settings)
+    assert np.isfinite(result.metrics["nll"]).all()
+    one = fit(make, ngem, x[:1], x[:1], epochs=10, batch_size=1)
+    assert np.isfinite(one.metrics["nll"]).all()
+
+
+def test_a_fit_that_fails_says_when_and_where() -> None:
+    with pytest.raises(NonFiniteError, match=r"non-finite value in .* after update \d+ \(seed 4;"):
+        run(X, Y, optimizer=optax.sgd(1e30), seeds=(4,))
+
+
+def test_a_relaxation_can_be_a_number_or_a_schedule() -> None:
+    constant = run(X, Y, relaxation=0.2)
+    schedule = run(X, Y, relaxation=lambda count: 0.2)
+    np.testing.assert_allclose(constant.loss[:, 1:], schedule.loss[:, 1:], rtol=1e-6)
+    without = run(X, Y)
+    assert np.abs(constant.metrics["nll"] - without.metrics["nll"]).max() > 1e-4
+
+
+def test_sequences_and_masks_go_through_fit() -> None:
+    x = RANDOM.normal(size=(16, 5, 3))
+    y = np.cumsum(x[..., :2], axis=1)
+    mask = np.arange(5) < RANDOM.integers(2, 6, size=16)[:, None]
+    result = fit(make_network, METHODS["damped nGEM"], x, np.where(mask[..., None], y, np.nan),
+                 weights=mask, epochs=5, batch_size=8, validation=0.25)  # fmt: skip
+    mixture = result.model()(x)
+    assert mixture.batch_shape == (16, 5)
+    kept = np.setdiff1d(np.arange(16), np.random.default_rng(0).permutation(16)[:4])
+    values = np.asarray(nll(mixture, jnp.asarray(y, jnp.float32)))[kept]
+    best = np.flatnonzero(result.updates == result.best_update[0])[0]
+    expected = values[mask[kept]].mean()
+    np.testing.assert_allclose(result.metrics["nll"][0, best], expected, rtol=1e-4)
+
+
+def test_an_objective_with_one_component_trains() -> None:
+    make = lambda rngs: MixtureDensityNetwork(3, 1, 2, hidden=(8,), rngs=rngs)  # noqa: E731
+    result = fit(make, mse, X, Y, epochs=30, batch_size=10, metrics={"mse": mse},
+                 optimizer=optax.adam(1e-2), validation=(X, Y))  # fmt: skip
+    assert result.metrics["mse"][0, -1] < 0.5 * result.metrics["mse"][0, 0]
+    np.testing.assert_allclose(result.best, result.validation["mse"].min(), rtol=1e-6)
+
+
+def test_an_interrupted_fit_is_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    original, calls = loop.Trainer.evaluate, []
+
+    def evaluate(self: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(self)
+
+    monkeypatch.setattr(loop.Trainer, "evaluate", evaluate)
+    with pytest.raises(Interrupted) as caught:
+        run(X, Y)
+    assert caught.value.run.updates.tolist() == [0, 1]
+    assert caught.value.run.model()(X).batch_shape == (N,)
 
 
 def test_progress_goes_to_the_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    run(make_network, nll, X, Y, progress=True)
+    run(X, Y, progress=True)
     assert "training" in capsys.readouterr().err
-    run(make_network, nll, X, Y)
+    run(X, Y)
     assert capsys.readouterr().err == ""
-
-
-def test_training_stops_once_every_run_has_failed():
-    calls = []
-
-    def explode(mixture: GaussianMixture, targets: jax.Array) -> jax.Array:
-        jax.debug.callback(lambda: calls.append(1))
-        return nll(mixture, targets) * jnp.nan
-
-    points = [0, 2, 6, 12]
-    result = run(make_network, explode, X, Y, record_at=points, on_nonfinite="record")
-    jax.effects_barrier()
-    assert len(calls) == 2  # the updates up to the point that shows the failure
-    assert result.updates.tolist() == points
-    assert result.loss.shape == (1, 4)
-    assert np.isnan(result.columns()["nll"][1:]).all()
-
-
-def test_an_optimizer_is_told_the_number_of_updates_the_same_for_all_seeds():
-    """One number: a branch on it is a branch, where one number per seed would run both sides."""
-    steps = []
-
-    def optimizer(rate: jax.Array) -> optax.GradientTransformationExtraArgs:
-        sgd = optax.sgd(rate)
-
-        def update(gradient: Any, state: Any, params: Any, *, step: jax.Array, **_: Any) -> Any:
-            note = partial(jax.debug.callback, lambda step: steps.append(int(step)), step)
-            jax.lax.cond(step % 5 == 0, note, lambda: None)
-            return sgd.update(gradient, state, params)
-
-        return optax.GradientTransformationExtraArgs(sgd.init, update)
-
-    run(make_network, nll, X, Y, optimizer=optimizer, seeds=(1, 2), record_at=[0, 7, 12])
-    jax.effects_barrier()
-    assert sorted(set(steps)) == [0, 5, 10]

@@ -19,14 +19,15 @@ import optax
 import pandas as pd
 from flax import nnx
 
+from ngem_tutorial import loop
 from ngem_tutorial.datasets import LabelledImages, mnist
-from ngem_tutorial.experiments.methods import get_objective, get_relaxation, slug
+from ngem_tutorial.loop import Run
+from ngem_tutorial.methods import get_method, slug
 from ngem_tutorial.metrics import weight_entropy
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.networks import LabelConditioned, MixtureDensityNetwork
 from ngem_tutorial.objectives import nll
 from ngem_tutorial.runs import Unit
-from ngem_tutorial.training import Fit, fit
 
 __all__ = [
     "NUM_CLASSES",
@@ -56,11 +57,11 @@ class Config:
     seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
     methods: tuple[str, ...] = (
         "NLL",
-        "nGEM (listing)",
-        "nGEM (undamped)",
-        "nGEM (derived)",
+        "nGEM, paper's code",
+        "undamped nGEM",
+        "nGEM, as derived",
         "SGEM",
-        "nGEM",
+        "damped nGEM",
     )
     min_scale: float = 0.01
     """Floor of the scales, in units of the pixels' range. Many pixels of a class are always zero,
@@ -80,7 +81,9 @@ class Config:
 
 _POINTS = (0, 1, 2, 3, 5, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90, 100)
 _PAPER = Config(record_epochs=_POINTS)
-_QUICK = Config(epochs=1, seeds=(1,), methods=("NLL", "nGEM (listing)", "nGEM (undamped)", "nGEM"))
+_QUICK = Config(
+    epochs=1, seeds=(1,), methods=("NLL", "nGEM, paper's code", "undamped nGEM", "damped nGEM")
+)
 
 PRESETS: dict[int, dict[str, Config]] = {
     3: {
@@ -88,12 +91,20 @@ PRESETS: dict[int, dict[str, Config]] = {
         "paper": dataclasses.replace(_PAPER, keep_images=True),
     },
     10: {
-        "quick": dataclasses.replace(_QUICK, num_components=10, methods=("NLL", "nGEM (listing)")),
+        "quick": dataclasses.replace(
+            _QUICK, num_components=10, methods=("NLL", "nGEM, paper's code")
+        ),
         "paper": dataclasses.replace(
             _PAPER,
             num_components=10,
             seeds=(1, 2, 3),
-            methods=("NLL", "nGEM (listing)", "nGEM (undamped)", "nGEM (derived)", "nGEM"),
+            methods=(
+                "NLL",
+                "nGEM, paper's code",
+                "undamped nGEM",
+                "nGEM, as derived",
+                "damped nGEM",
+            ),
         ),
     },
     20: {
@@ -102,7 +113,7 @@ PRESETS: dict[int, dict[str, Config]] = {
             _PAPER,
             num_components=20,
             seeds=(1, 2),
-            methods=("NLL", "nGEM (listing)", "nGEM"),
+            methods=("NLL", "nGEM, paper's code", "damped nGEM"),
         ),
     },
 }
@@ -138,7 +149,7 @@ def _make_model(config: Config, pixels: int, rngs: nnx.Rngs) -> LabelConditioned
     return LabelConditioned(network, NUM_CLASSES)
 
 
-def train(config: Config, method: str, images: LabelledImages) -> Fit:
+def train(config: Config, method: str, images: LabelledImages) -> Run:
     """Train one method; `probes["mixture"]` holds the mixtures of the ten classes.
 
     Args:
@@ -147,18 +158,18 @@ def train(config: Config, method: str, images: LabelledImages) -> Fit:
         images: the examples; all of them are used, for training and for the metrics.
 
     Returns:
-        The fit; runs that turn non-finite are in its `failures`.
+        The run; runs that turn non-finite are in its `failures`.
     """
     batches = len(images.images) // config.batch_size
-    return fit(
+    chosen = get_method(method)
+    return loop.train(
         make_model(config, images.images.shape[1]),
-        get_objective(method),
+        chosen,
         images.labels,
         images.images,
         epochs=config.epochs,
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
-        relaxation=get_relaxation(method, config.epochs * batches),
         optimizer=optax.adam,
         seeds=config.seeds,
         metrics={"nll": nll, "entropy": weight_entropy},
@@ -169,7 +180,7 @@ def train(config: Config, method: str, images: LabelledImages) -> Fit:
     )
 
 
-def table(method: str, result: Fit) -> pd.DataFrame:
+def table(method: str, result: Run) -> pd.DataFrame:
     """The recorded points of one method as rows.
 
     Args:

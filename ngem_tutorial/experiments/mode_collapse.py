@@ -17,18 +17,18 @@ import optax
 import pandas as pd
 from flax import nnx
 
-from ngem_tutorial import em
+from ngem_tutorial import em, loop
 from ngem_tutorial.datasets import Sample, two_gaussians
 from ngem_tutorial.experiments import two_gaussians as free
 from ngem_tutorial.experiments import two_sinusoids as conditional
-from ngem_tutorial.experiments.methods import get_objective, get_relaxation, slug
 from ngem_tutorial.experiments.two_sinusoids import Reading
+from ngem_tutorial.loop import Run
+from ngem_tutorial.methods import get_method, slug
 from ngem_tutorial.metrics import weight_entropy
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.networks import PlainMixture
 from ngem_tutorial.objectives import nll
 from ngem_tutorial.runs import Unit
-from ngem_tutorial.training import Fit, fit
 
 __all__ = [
     "FREE",
@@ -59,10 +59,10 @@ class Config:
     methods: tuple[str, ...] = (
         "NLL",
         "SGEM",
-        "nGEM (listing)",
-        "nGEM (undamped)",
-        "nGEM (derived)",
-        "nGEM",
+        "nGEM, paper's code",
+        "undamped nGEM",
+        "nGEM, as derived",
+        "damped nGEM",
     )
     size: int = 200
     epochs: int = 50
@@ -79,7 +79,7 @@ class Config:
     the results of `two_sinusoids`."""
 
 
-_QUICK = ("NLL", "nGEM (listing)", "nGEM (undamped)", "nGEM")
+_QUICK = ("NLL", "nGEM, paper's code", "undamped nGEM", "damped nGEM")
 
 PRESETS: dict[str, Config] = {
     "quick": Config(
@@ -109,7 +109,7 @@ def data(config: Config, weight: float) -> Sample:
     return two_gaussians(key, config.size, weights=(weight, 1.0 - weight))
 
 
-def train(config: Config, weight: float, method: str, learning_rate: float) -> Fit:
+def train(config: Config, weight: float, method: str, learning_rate: float) -> Run:
     """Train free mixtures on Two-Gaussians from all seeds; log-deviations are trained.
 
     Args:
@@ -119,21 +119,21 @@ def train(config: Config, weight: float, method: str, learning_rate: float) -> F
         learning_rate: of plain stochastic gradient descent.
 
     Returns:
-        The fit, evaluated at the end only; `probes["mixture"]` holds the mixtures.
+        The run, evaluated at the end only; `probes["mixture"]` holds the mixtures.
 
     Raises:
         ValueError: if a setting is out of range or the method is unknown.
     """
     updates = config.epochs * (config.size // config.batch_size)
-    return fit(
+    chosen = get_method(method, coordinate="log_scale", unit="target")
+    return loop.train(
         _make_model,
-        get_objective(method, "log_scale", "target"),
+        chosen,
         None,
         data(config, weight).y,
         epochs=config.epochs,
         batch_size=config.batch_size,
         learning_rate=learning_rate,
-        relaxation=get_relaxation(method, updates),
         optimizer=optax.sgd,
         seeds=config.seeds,
         metrics={"nll": nll, "entropy": weight_entropy},
@@ -153,7 +153,7 @@ def _mixture(model: PlainMixture) -> GaussianMixture:
     return model()
 
 
-def outcomes(config: Config, weight: float, result: Fit) -> pd.DataFrame:
+def outcomes(config: Config, weight: float, result: Run) -> pd.DataFrame:
     """Reduce runs of Two-Gaussians to what they ended with.
 
     Args:

@@ -18,14 +18,15 @@ import optax
 import pandas as pd
 from flax import nnx
 
+from ngem_tutorial import loop
 from ngem_tutorial.datasets import ConditionalSample, two_sinusoids
-from ngem_tutorial.experiments.methods import get_objective, get_relaxation, slug
+from ngem_tutorial.loop import Run
+from ngem_tutorial.methods import get_method, slug
 from ngem_tutorial.metrics import weight_entropy
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.networks import MixtureDensityNetwork
 from ngem_tutorial.objectives import nll
 from ngem_tutorial.runs import Unit
-from ngem_tutorial.training import Fit, fit
 
 __all__ = [
     "COLLAPSED",
@@ -69,10 +70,10 @@ class Reading:
     """How many of the seeds are run."""
     methods: tuple[str, ...] = (
         "NLL",
-        "nGEM (listing)",
-        "nGEM (undamped)",
-        "nGEM (derived)",
-        "nGEM",
+        "nGEM, paper's code",
+        "undamped nGEM",
+        "nGEM, as derived",
+        "damped nGEM",
     )
     learning_rates: tuple[float, ...] = (1e-3, 1e-4, 1e-5)
 
@@ -110,7 +111,7 @@ _SMALL_NOISE = Reading(
     "one trunk, deviation 0.1",
     noise_is="deviation",
     num_seeds=5,
-    methods=("NLL", "nGEM (listing)", "nGEM (undamped)", "nGEM"),
+    methods=("NLL", "nGEM, paper's code", "undamped nGEM", "damped nGEM"),
     learning_rates=(1e-3, 1e-4),
 )
 _SGEM = Reading(num_seeds=5, methods=("SGEM",))
@@ -190,7 +191,7 @@ def _make_model(
     )  # fmt: skip
 
 
-def train(config: Config, reading: Reading, method: str, learning_rate: float, seed: int) -> Fit:
+def train(config: Config, reading: Reading, method: str, learning_rate: float, seed: int) -> Run:
     """Train one run.
 
     Args:
@@ -201,21 +202,21 @@ def train(config: Config, reading: Reading, method: str, learning_rate: float, s
         seed: of the initialisation and the shuffling.
 
     Returns:
-        The fit; `failures` says whether and when the run was not finite.
+        The run; `failures` says whether and when the run was not finite.
 
     Raises:
         ValueError: if a setting is out of range or the method is unknown.
     """
     sample = data(config, reading)
-    return fit(
+    chosen = get_method(method)
+    return loop.train(
         make_model(config, reading),
-        get_objective(method),
+        chosen,
         sample.x,
         sample.y,
         epochs=config.epochs,
         batch_size=config.batch_size,
         learning_rate=learning_rate,
-        relaxation=get_relaxation(method, config.epochs * (config.size // config.batch_size)),
         optimizer=optax.adam,
         seeds=(seed,),  # one at a time: on a CPU not slower than a batch, and a failed run stops
         metrics={"nll": nll, "entropy": weight_entropy},
@@ -237,7 +238,7 @@ def inputs(size: int = 64) -> jax.Array:
     return jnp.linspace(0.0, 4.0 * np.pi, size)[:, None]
 
 
-def density(result: Fit) -> pd.DataFrame:
+def density(result: Run) -> pd.DataFrame:
     """The learned mixture at `inputs`.
 
     Args:
@@ -261,7 +262,7 @@ def density(result: Fit) -> pd.DataFrame:
     return pd.DataFrame({name: _rounded(column, 3) for name, column in columns.items()})
 
 
-def outcome(config: Config, reading: Reading, result: Fit) -> dict[str, float]:
+def outcome(config: Config, reading: Reading, result: Run) -> dict[str, float]:
     """Reduce a run to what it ended with.
 
     Args:
@@ -317,7 +318,7 @@ def _call(model: MixtureDensityNetwork, x: jax.Array) -> GaussianMixture:
     return model(x)
 
 
-def _mixture(result: Fit, x: jax.Array) -> GaussianMixture:
+def _mixture(result: Run, x: jax.Array) -> GaussianMixture:
     """The trained network at `x`; NaN is let through, compiled code does not check values."""
     mixture: GaussianMixture = _call(result.model(), x)
     return mixture

@@ -17,7 +17,7 @@ pytest.importorskip("matplotlib")
 
 import matplotlib.pyplot as plt  # noqa: E402
 
-from ngem_tutorial import training  # noqa: E402
+from ngem_tutorial import loop  # noqa: E402
 from ngem_tutorial.experiments import update_cost  # noqa: E402
 from ngem_tutorial.figures import update_cost as draw  # noqa: E402
 
@@ -79,12 +79,12 @@ def test_what_is_timed_is_already_compiled(tables: Any) -> None:
 def test_the_updates_of_both_loops_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
     done = []
 
-    def fit(*arguments: Any, **options: Any) -> Any:
-        result = training.fit(*arguments, **options)
+    def noted(*arguments: Any, **options: Any) -> Any:
+        result = loop.train(*arguments, **options)
         done.append(int(result.updates[-1]))
         return result
 
-    monkeypatch.setattr(update_cost, "fit", fit)
+    monkeypatch.setattr(update_cost, "train", noted)
     update_cost._compiled_loop(CONFIG, TASK, "NLL", 1)
     assert done == [9]
     batches = list(update_cost._batches(TASK, seed=1))
@@ -94,12 +94,12 @@ def test_the_updates_of_both_loops_are_done(monkeypatch: pytest.MonkeyPatch) -> 
     assert set(np.concatenate(batches[:4])) != set(np.concatenate(batches[4:8]))
 
 
-def test_the_step_of_the_python_loop_is_that_of_fit() -> None:
+def test_the_step_of_the_python_loop_is_that_of_train() -> None:
     """A batch of all examples, so that their order does not matter."""
     task = dataclasses.replace(TASK, batch_size=23, updates=3)
     x, y = update_cost._data(task)
     make_model = update_cost._make_model(CONFIG.hidden, 3, 3, 1)
-    result = training.fit(
+    result = loop.train(
         make_model, update_cost.get_objective("nGEM"), x, y,
         epochs=3, batch_size=23, learning_rate=1e-2, seeds=(4,),
     )  # fmt: skip

@@ -1,0 +1,129 @@
+"""Standardising data, and saying what is far from unit scale where that is not wanted."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+
+import jax
+import numpy as np
+
+from ngem_tutorial._data import Data
+from ngem_tutorial.networks import Affine
+
+__all__ = ["ScaleWarning", "Scaling", "warn_of_scales"]
+
+
+class ScaleWarning(UserWarning):
+    """Data are far from unit scale, or single precision does not hold them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaling:
+    """Shift and scale of the inputs and targets of a training.
+
+    Attributes:
+        inputs: for each leaf of the inputs; None for a leaf that is left as it is.
+        targets: of the targets.
+    """
+
+    inputs: tuple[Affine | None, ...]
+    targets: Affine
+
+    @classmethod
+    def of(cls, data: Data) -> Scaling:
+        """Measure mean and standard deviation of each column, in float64.
+
+        Args:
+            data: the training data, as NumPy arrays. Columns are the entries of the last axis;
+                leaves that are not floating point, labels for instance, are left as they are.
+
+        Returns:
+            The scaling. A column that is constant keeps the scale one.
+        """
+        inputs = [
+            _measure(leaf, None) if _is_float(leaf) else None for leaf in jax.tree.leaves(data.x)
+        ]
+        return cls(tuple(inputs), _measure(data.y, data.weights))
+
+    @property
+    def log_scale(self) -> float:
+        """What a negative log-likelihood of raw targets has more than one of standardised ones."""
+        return float(np.log(self.targets.scale).sum())
+
+    def apply(self, data: Data) -> Data:
+        """Standardise data, in float64.
+
+        Args:
+            data: of the columns that were measured.
+
+        Returns:
+            The data in standard units.
+
+        Raises:
+            ValueError: if the data have other columns.
+        """
+        leaves, structure = jax.tree.flatten(data.x)
+        if len(leaves) != len(self.inputs):
+            raise ValueError(f"x must have {len(self.inputs)} arrays, got {len(leaves)}")
+        scaled = [
+            leaf if affine is None else affine.standardize("x", leaf)
+            for leaf, affine in zip(leaves, self.inputs, strict=True)
+        ]
+        targets = self.targets.standardize("y", data.y)
+        return Data(jax.tree.unflatten(structure, scaled), targets, data.weights)
+
+
+def _is_float(leaf: np.ndarray) -> bool:
+    """Whether a leaf holds measurements; bfloat16 is a float that NumPy does not know as one."""
+    return bool(jax.numpy.issubdtype(leaf.dtype, np.floating))
+
+
+def _measure(values: np.ndarray, weights: np.ndarray | None) -> Affine:
+    rows = np.asarray(values, np.float64).reshape(-1, values.shape[-1] if values.ndim > 1 else 1)
+    factors = None if weights is None else weights.ravel()
+    shift = np.average(rows, axis=0, weights=factors)
+    scale = np.sqrt(np.average((rows - shift) ** 2, axis=0, weights=factors))
+    constant = scale <= 1e-12 * np.abs(shift)
+    return Affine(tuple(shift.tolist()), tuple(np.where(constant, 1.0, scale).tolist()))
+
+
+def warn_of_scales(data: Data, *, standardized: bool) -> None:
+    """Warn of columns with which a training is likely to be useless.
+
+    Args:
+        data: the training data, as NumPy arrays.
+        standardized: whether the training will see standardised values. Then the mixtures in raw
+            units can still be too coarse.
+    """
+    columns = [("y", data.y, data.weights)]
+    if not standardized:
+        leaves = jax.tree.leaves(data.x)
+        columns = [("x", leaf, None) for leaf in leaves if _is_float(leaf)] + columns
+    for name, values, weights in columns:
+        affine = _measure(values, weights)
+        shift, scale = np.array(affine.shift), np.array(affine.scale)
+        if message := _message(name, shift, scale, standardized):
+            warnings.warn(message, ScaleWarning, stacklevel=4)
+
+
+def _message(name: str, shift: np.ndarray, scale: np.ndarray, standardized: bool) -> str | None:
+    """What is wrong with the columns of mean `shift` and deviation `scale`, or None."""
+    kind = np.dtype(jax.dtypes.canonicalize_dtype(np.float64))
+    size = np.abs(shift) + scale
+    coarse = np.spacing(size.astype(kind)) > 1e-3 * scale
+    large = size > 1e-2 * np.sqrt(np.finfo(kind).max)
+    far = (size > 30.0) | (scale < 1.0 / 30.0)
+    advice = "or call with standardize=True" if not standardized else "or enable x64 in JAX"
+    for bad, what, remedy in (
+        (large, f"is too large for {kind}: squares overflow", "Change its unit"),
+        (coarse, f"loses precision in {kind}", "Subtract an offset"),
+        (far & ~np.bool_(standardized), "is far from unit scale", "Standardise it"),
+    ):
+        if bad.any():
+            first = int(np.argmax(bad))
+            return (
+                f"column {first} of {name}, {shift[first]:.6g} +- {scale[first]:.3g}, {what}. "
+                f"{remedy}, {advice}."
+            )
+    return None

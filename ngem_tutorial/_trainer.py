@@ -1,0 +1,213 @@
+"""What drives the compiled programs of a training: orders of the examples, failures, choices."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ngem_tutorial._compilation import compiled
+from ngem_tutorial._data import Data
+from ngem_tutorial._program import (
+    Network,
+    Optimizer,
+    Program,
+    State,
+    Window,
+    advance,
+    check_shapes,
+    evaluate,
+    initialise,
+    split,
+)
+from ngem_tutorial.methods import Method
+from ngem_tutorial.objectives import Objective
+
+__all__ = ["Failure", "Settings", "Trainer"]
+
+
+class Failure(NamedTuple):
+    """The first non-finite value of a run."""
+
+    seed: int
+    """Seed of the run."""
+    update: int
+    """Number of updates after which the value was there."""
+    parameter: str
+    """Path of the parameter, or `"loss"` if the loss alone was not finite."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The arguments of `train`, checked."""
+
+    make_model: Any
+    method: Method
+    relaxation: optax.Schedule | None
+    optimizer: Optimizer
+    batch_size: int
+    seeds: np.ndarray
+    rates: np.ndarray
+    metrics: Mapping[str, Objective]
+    probes: Mapping[str, Callable[[Any], Any]]
+
+
+class Orders:
+    """A uniformly random order of the examples for each epoch and seed.
+
+    They are drawn on the host, some epochs at a time: on a CPU, sorting random numbers in the
+    compiled program took a seventh of the time of a training. The epochs must be asked for in
+    order.
+    """
+
+    CAPACITY = 2**20
+    """Rows that are held at once, for all seeds together; one epoch at least."""
+
+    def __init__(self, seeds: np.ndarray, size: int) -> None:
+        self._generators = [np.random.default_rng(seed) for seed in seeds.tolist()]
+        self._identity = np.arange(size, dtype=np.int32)
+        self.epochs = max(1, self.CAPACITY // (size * len(seeds)))
+        """Number of epochs that are held at once."""
+        self.first = -self.epochs
+        """The first of them."""
+        self.rows = jnp.zeros((len(seeds), self.epochs, size), jnp.int32)
+        """Shape `(S, epochs, N)`."""
+
+    def move_to(self, epoch: int) -> None:
+        """Hold an epoch, the same or a later one than before."""
+        while epoch >= self.first + self.epochs:
+            rows = [
+                [generator.permutation(self._identity) for _ in range(self.epochs)]
+                for generator in self._generators
+            ]
+            self.rows = jnp.asarray(np.asarray(rows))
+            self.first += self.epochs
+
+
+class Trainer:
+    """The state of a training, and the programs that move it on."""
+
+    def __init__(self, settings: Settings, data: Data, judged: Mapping[str, Data]) -> None:
+        """Check shapes, compile and initialise.
+
+        Args:
+            settings: checked arguments.
+            data: for the updates.
+            judged: for the metrics, by name.
+        """
+        network = Network.of(settings.make_model)
+        program = Program(
+            network.training,
+            settings.method,
+            settings.relaxation,
+            settings.optimizer,
+            settings.batch_size,
+        )
+        check_shapes(network, program, settings.metrics, data, judged)
+        start = time.perf_counter()
+        self._seeds = settings.seeds
+        self._names = _names(network.params)
+        self._batches = data.size // settings.batch_size
+        self._orders = Orders(settings.seeds, data.size)
+        self._rates = jnp.asarray(settings.rates)
+        self._data = data.to_device()
+        self._judged = {
+            name: self._data if part is data else part.to_device() for name, part in judged.items()
+        }
+        self.done, self._recorded = 0, 0
+        self.state = self._initialise(settings, program)
+        metrics, probes = dict(settings.metrics), dict(settings.probes)
+        self._advance = compiled(
+            partial(advance, program), *self._arguments(0), key=("advance", program)
+        )
+        self._evaluate = compiled(
+            partial(evaluate, network.evaluation, metrics, probes),
+            self.state,
+            self._judged,
+            key=("evaluate", network.evaluation, *metrics.items(), "probes", *probes.items()),
+        )
+        self.network = network.evaluation
+        self.failures: tuple[Failure, ...] = ()
+        self.compile_seconds = time.perf_counter() - start
+
+    def _initialise(self, settings: Settings, program: Program) -> State:
+        maker, given = settings.make_model, None
+        if not isinstance(maker, type) and hasattr(maker, "eval"):  # a module
+            maker, given = None, split(maker)[1:]
+        x = self._data.take(slice(0, settings.batch_size)).x
+        arguments = jnp.asarray(self._seeds), self._rates, x, given
+        key = ("initialise", maker, program)
+        return compiled(partial(initialise, maker, program), *arguments, key=key)(*arguments)
+
+    def _arguments(self, stop: int, every: int | None = None) -> tuple[Any, ...]:
+        every = max(1, stop - self.done) if every is None else every
+        window = Window(self.done, stop, self._recorded, self._orders.first, every)
+        window = Window(*map(np.int32, window))
+        return self.state, self._rates, self._orders.rows, self._data, window
+
+    def advance(self, point: int) -> int:
+        """Do the updates up to a recorded point.
+
+        Args:
+            point: number of updates, not fewer than done.
+
+        Returns:
+            How many updates that were.
+        """
+        before = self.done
+        while self.done < point:
+            self._orders.move_to(self.done // self._batches)
+            last = (self._orders.first + self._orders.epochs) * self._batches
+            self._step(min(point, last))
+        self._recorded = point
+        return point - before
+
+    def _step(self, stop: int) -> None:
+        """One call of the program; if a run fails in it, a second one to see where."""
+        state = self._advance(*self._arguments(stop))
+        failed = np.asarray(state.failed_at) >= 0
+        if failed.sum() > len(self.failures):
+            # Looked at after each update, it costs 3 %, and so only here.
+            state = self._advance(*self._arguments(stop, every=1))
+            updates, leaves = jax.device_get((state.failed_at, state.failed_leaf))
+            self.failures = tuple(
+                Failure(int(seed), int(update), self._names[leaf])
+                for seed, update, leaf in zip(self._seeds, updates, leaves, strict=True)
+                if update >= 0
+            )
+        self.state, self.done = state, stop
+
+    def evaluate(self) -> dict[str, Any]:
+        """Return metrics, loss and probes of the state, on the host, leading axis `S`."""
+        return jax.device_get(self._evaluate(self.state, self._judged))
+
+    @staticmethod
+    def choose(mask: np.ndarray, new: State, old: State) -> State:
+        """Return the states of the runs in a mask from `new`, the others from `old`."""
+        if mask.all():
+            return new
+        if not mask.any():
+            return old
+        arguments = jnp.asarray(mask), new, old
+        return compiled(_choose, *arguments, key="choose")(*arguments)
+
+
+def _choose(mask: jax.Array, new: State, old: State) -> State:
+    def leaf(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.where(mask.reshape(-1, *(1,) * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(leaf, new, old)
+
+
+def _names(params: Any) -> list[str]:
+    """Names of the parameters and, last, of the loss."""
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path in paths]
+    return [*(name.removesuffix(".value") for name in names), "loss"]
