@@ -114,11 +114,14 @@ def cache_dir() -> Path:
 
     Returns:
         `NGEM_CACHE_DIR`, or the usual place for caches on the platform.
+
+    Raises:
+        ImportError: if that is not set and platformdirs is not installed.
     """
     if chosen := os.environ.get("NGEM_CACHE_DIR"):
         return Path(chosen).expanduser()
-    usual = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or "~/.cache"
-    return Path(usual).expanduser() / "ngem_tutorial"
+    folder: Path = require("platformdirs", "platformdirs").user_cache_path("ngem_tutorial", False)
+    return folder
 
 
 def require(module: str, package: str) -> Any:

@@ -375,10 +375,17 @@ def origin(provenance: Mapping[str, Any]) -> str:
         provenance: that of the set.
 
     Returns:
-        Time, machine, date, version of JAX and commit in Markdown, without a full stop; for
-        several parts, one after the other.
+        Time, machine, date, version of JAX and commit in Markdown, without a full stop; where
+        these differ between parts, one after the other.
     """
-    return "; ".join(_origin(made) for made in provenance["parts"])
+    spent: dict[tuple[str, str], float] = {}
+    for made in provenance["parts"]:
+        later = f"{', '.join(made['methods'])} later, in " if made.get("methods") else ""
+        key = later, _where(made)
+        spent[key] = spent.get(key, 0.0) + made["seconds"]
+    return "; ".join(
+        f"{later}{duration(time)} on {where}" for (later, where), time in spent.items()
+    )
 
 
 def duration(seconds: float) -> str:
@@ -564,12 +571,11 @@ def _merge(parts: dict[str, dict[str, Any]], made: dict[str, Any]) -> None:
     }
 
 
-def _origin(made: Mapping[str, Any]) -> str:
+def _where(made: Mapping[str, Any]) -> str:
     device = made["device"]
-    later = f"{', '.join(made['methods'])} later, in " if made.get("methods") else ""
     return (
-        f"{later}{duration(made['seconds'])} on {device['cpu_model']} ({device['platform']}, "
-        f"{device['cpu_cores']} cores), {made['date'][:10]}, JAX {made['versions']['jax']}, "
+        f"{device['cpu_model']} ({device['platform']}, {device['cpu_cores']} cores), "
+        f"{made['date'][:10]}, JAX {made['versions']['jax']}, "
         f"commit `{made['commit']['hash'][:7]}`"
     )
 

@@ -335,13 +335,15 @@ def _sources(module: str) -> list[Path]:
     for name in names:
         spec = importlib.util.find_spec(name)
         assert spec is not None, name
-        files.append(Path(str(spec.origin)))
-        names += [other for other in _imported(files[-1]) if other not in names]
+        file = Path(str(spec.origin))
+        files.append(file)
+        names += [n for n in _imported(file, file.stat().st_mtime_ns) if n not in names]
     return files
 
 
-def _imported(path: Path) -> list[str]:
-    """The modules of this package that a file imports, without the bookkeeping."""
+@functools.cache
+def _imported(path: Path, changed: int) -> list[str]:
+    """The modules of this package that a file, changed at that time, imports for its numbers."""
     found: list[str] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

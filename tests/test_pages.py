@@ -105,7 +105,8 @@ def test_outputs_are_the_same_everywhere(page):
             assert not re.search(r"\b0x[0-9a-f]{6,}|/home/|/root/|/tmp/|/Users/", text)
 
 
-LOADS = re.compile(r"results\.load\(\s*[\"']([\w-]+)")
+LOADS = re.compile(r"results\.(?:load|load_set|read_provenance)\(\s*[\"']([\w-]+)")
+EXPERIMENTS = re.compile(r"^from ngem_tutorial\.experiments(\.\w+)? import (\w+)", re.MULTILINE)
 
 
 @each_page
@@ -113,6 +114,17 @@ def test_results_that_are_read_are_declared(page):
     notebook = BOOK.source(page)
     read = {name for cell in code_cells(notebook) for name in LOADS.findall(cell.source)}
     assert read <= set(notebook.metadata.get("ngem", {}).get("results", []))
+
+
+@each_page
+def test_a_page_imports_the_experiments_that_it_shows_as_a_whole(page):
+    """Helpers that several pages need are in the package's own modules, not in an experiment."""
+    notebook = BOOK.source(page)
+    shown = notebook.metadata.get("ngem", {}).get("results", [])
+    for cell in code_cells(notebook):
+        for inside, name in EXPERIMENTS.findall(cell.source):
+            assert not inside, f"{name} of{inside}"
+            assert not shown or name in shown
 
 
 def test_loads_are_recognised():

@@ -566,6 +566,8 @@ def test_the_origin_of_a_set_is_told_part_by_part():
         f"10 min {machine} `aaaaaaa`; A, B later, in 2.0 h {machine} `bbbbbbb`"
     )
     assert results.seconds(both) == 7800.0
+    same = {"parts": [part(600.0, "a"), part(300.0, "a")]}
+    assert results.origin(same) == f"15 min {machine} `aaaaaaa`"
 
 
 STORED = sorted(
