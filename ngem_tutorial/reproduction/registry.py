@@ -268,9 +268,9 @@ def provenance(
         directory: where results are kept; see `results.load`.
 
     Returns:
-        A row for each part of the results of an experiment: `experiment`, `tables`, `methods` (those that
-        were added later, else empty), `units` (how many, 0 if that was not recorded), `hours`,
-        `peak_memory_gib` (of a process), `machine`, `jax` (version), `commit`, `date`.
+        A row for each part of the results of an experiment: `experiment`, `tables`, `methods`
+        (those that were added later, else empty), `units` (how many, 0 if that was not recorded),
+        `hours`, `peak_memory_gib` (of a process), `machine`, `jax` (version), `commit`, `date`.
 
     Raises:
         ValueError: if there is no such preset.
