@@ -9,7 +9,7 @@ skpro and PyTorch are not dependencies of this project. In an environment of you
     pip install skpro==2.16.0 torch
     python benchmarks/skpro_listing.py
 
-writes `results/skpro_listing/runs.{csv,json}`, in a few minutes on one core.
+writes the set `results/skpro_paper_code`, in a few minutes on one core.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import pandas as pd
 from ngem_tutorial import results
 
 VERSION = "2.16.0"
-RESULT = "skpro_listing/runs"
+RESULT, TABLE = "skpro_paper_code", "runs"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,14 +145,15 @@ def main(config: Config | None = None) -> None:
                 rows.append({"share": share, "loss": loss, "seed": seed, **outcome})
                 print(rows[-1], flush=True)
     configuration = dataclasses.asdict(config)
+    tables = {TABLE: pd.DataFrame(rows)}
     path = results.save(
-        pd.DataFrame(rows),
+        tables,
         RESULT,
         seeds=configuration.pop("seeds"),
         configuration=configuration,
-        wall_time_s=time.perf_counter() - start,
+        parts=[results.part(tables, time.perf_counter() - start, commit=commit)],
         extra={"libraries": versions},
-        commit=commit,
+        replace=True,
     )
     print(f"wrote {path.name}")
 

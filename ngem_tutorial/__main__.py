@@ -9,7 +9,10 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # SOAP's small factorisation
 
 import argparse
 import sys
+import traceback
 from pathlib import Path
+
+from ngem_tutorial._files import RemediableError
 
 _PLOT = ("matplotlib", "pandas", "seaborn")
 """What the extra `plot` installs; what the extra `data` does is reported by `datasets`."""
@@ -22,33 +25,78 @@ def main(arguments: list[str] | None = None) -> int:
     if options.seeds < 1:
         parser.error(f"--seeds must be at least 1, got {options.seeds}")
     try:
-        if options.command == "reproduce":
-            from ngem_tutorial.reproduction import command
-
-            command.main(
-                options.names,
-                options.preset,
-                options.out,
-                jobs=options.jobs,
-                show=options.list,
-                compare_only=options.compare,
-            )
-        else:
-            from ngem_tutorial import demo
-
-            demo.main(options.figure, num_seeds=options.seeds)
-    except ImportError as error:
-        module = (error.name or "").partition(".")[0]
-        hint = 'Install it with: pip install "ngem-tutorial[plot]"' if module in _PLOT else ""
-        print(f"error: {error}. {hint}".rstrip(". "), file=sys.stderr)
-        return 1
-    except (ValueError, OSError, RuntimeError) as error:
+        _check(options)
+    except ValueError as error:  # afterwards it is no mistake of the user, and shows its traceback
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except (ImportError, OSError, RemediableError) as error:
+        return _report(error)
+    try:
+        _run(options)
+    except (ImportError, OSError, RemediableError) as error:
+        return _report(error)
     except KeyboardInterrupt:
         print("stopped; what was finished is kept", file=sys.stderr)
         return 130
+    except RuntimeError as error:  # of a part of an experiment, which it names
+        if not getattr(error, "remediable", False):
+            traceback.print_exception(error)
+        return _report(error)
     return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse arguments that would fail later."""
+    if options.command != "reproduce":
+        from ngem_tutorial import demo
+
+        demo.check(options.figure)
+        return
+    from ngem_tutorial.reproduction import registry
+
+    for experiment in registry.select(options.names):
+        experiment.preset(options.preset)
+    if not options.list and not options.compare:
+        registry.check(
+            options.names,
+            options.preset,
+            options.out,
+            jobs=options.jobs,
+            methods=_methods(options),
+            force=options.force,
+        )
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.command != "reproduce":
+        from ngem_tutorial import demo
+
+        demo.main(options.figure, num_seeds=options.seeds)
+        return
+    from ngem_tutorial.reproduction import command
+
+    command.main(
+        options.names,
+        options.preset,
+        options.out,
+        jobs=options.jobs,
+        methods=_methods(options),
+        force=options.force,
+        show=options.list,
+        compare_only=options.compare,
+    )
+
+
+def _methods(options: argparse.Namespace) -> list[str]:
+    return [name.strip() for name in options.methods.split(";") if name.strip()]
+
+
+def _report(error: Exception) -> int:
+    """Print what the user can mend; return the exit status."""
+    module = (getattr(error, "name", None) or "").partition(".")[0]
+    hint = 'Install it with: pip install "ngem-tutorial[plot]"' if module in _PLOT else ""
+    print(f"error: {error}. {hint}".rstrip(". "), file=sys.stderr)
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -89,6 +137,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     reproduce.add_argument(
         "--jobs", type=int, default=1, help="parts to compute side by side (default: %(default)s)"
+    )
+    reproduce.add_argument(
+        "--methods",
+        default="",
+        metavar="'A; B'",
+        help="run these methods alone and add their rows to the stored results",
+    )
+    reproduce.add_argument(
+        "--force",
+        action="store_true",
+        help="replace stored results that other code or settings made; without it they are kept, "
+        "and that is an error",
     )
     reproduce.add_argument(
         "--list",

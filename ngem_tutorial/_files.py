@@ -1,14 +1,32 @@
-"""Files: written so that a reader sees all of the content or none; the cache of downloads."""
+"""Files: written as a whole or not at all, locked, downloaded to a cache."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
+import platform
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-__all__ = ["cache_dir", "require", "write_atomically"]
+__all__ = [
+    "LockError",
+    "RemediableError",
+    "cache_dir",
+    "locked",
+    "require",
+    "write_atomically",
+]
+
+
+class RemediableError(RuntimeError):
+    """Something that the user can mend; the message says how, and no traceback is needed."""
+
+
+class LockError(RemediableError):
+    """Another process does the same; the message says which."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -36,16 +54,74 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
+@contextlib.contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock while the block runs; the system lets go of it when the process ends, however.
+
+    Args:
+        path: the lock file; its folder is made, and the file is removed at the end.
+        what: what is locked, the subject of the error's message.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        LockError: if another process holds the lock.
+        OSError: if the file system refuses.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        file = path.open("a+", encoding="utf-8")
+        if not _try_lock(file):
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            file.close()
+            raise LockError(f"{what} is being computed by {holder}: wait for it or stop it")
+        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            break
+        file.close()  # its last holder has removed it in the meantime
+    try:
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # Windows keeps what is open
+            path.unlink()
+        file.close()
+
+
+def _try_lock(file: IO[str]) -> bool:
+    """Lock a file for this process, or say that another one has."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        lock: Any = getattr(msvcrt, "locking")  # noqa: B009  # unknown to type checkers elsewhere
+        how: tuple[int, ...] = (getattr(msvcrt, "LK_NBLCK"), 1)  # noqa: B009
+    else:
+        lock, how = fcntl.flock, (fcntl.LOCK_EX | fcntl.LOCK_NB,)
+    try:
+        lock(file.fileno(), *how)
+    except OSError:
+        return False
+    return True
+
+
 def cache_dir() -> Path:
     """Return the folder for downloaded data.
 
     Returns:
         `NGEM_CACHE_DIR`, or the usual place for caches on the platform.
+
+    Raises:
+        ImportError: if that is not set and platformdirs is not installed.
     """
     if chosen := os.environ.get("NGEM_CACHE_DIR"):
         return Path(chosen).expanduser()
-    usual = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or "~/.cache"
-    return Path(usual).expanduser() / "ngem_tutorial"
+    folder: Path = require("platformdirs", "platformdirs").user_cache_path("ngem_tutorial", False)
+    return folder
 
 
 def require(module: str, package: str) -> Any:

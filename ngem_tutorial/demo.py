@@ -15,26 +15,37 @@ from ngem_tutorial import datasets, figures
 from ngem_tutorial.experiments import inverse_mnist, two_gaussians
 from ngem_tutorial.training import Fit
 
-__all__ = ["METHODS", "compare", "main"]
+__all__ = ["METHODS", "check", "compare", "main"]
 
 METHODS = ("NLL", "nGEM")
+
+
+def check(figure: Path) -> None:
+    """Refuse what would fail after the training.
+
+    Args:
+        figure: path of the picture; its ending names the format.
+
+    Raises:
+        ValueError: if the figure's format is unknown.
+        OSError: if its folder cannot be written to.
+    """
+    figures.check_format(figure)
+    figure.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=figure.parent):
+        pass
 
 
 def main(figure: Path, num_seeds: int) -> None:
     """Train, print the comparison and write the figure.
 
     Args:
-        figure: path of the picture; its ending names the format.
+        figure: path of the picture; see `check`.
         num_seeds: runs of each method on each task.
 
     Raises:
-        ValueError: if the figure's format is unknown.
-        OSError: if its folder cannot be written to. Both before any computing.
+        OSError: if the figure cannot be written.
     """
-    figures.check_format(figure)
-    figure.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=figure.parent):  # rather refused now than after the training
-        pass
     start = time.perf_counter()
     curves = compare(tuple(range(1, num_seeds + 1)))
     console = Console()

@@ -6,13 +6,27 @@ from statistics import NormalDist
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special  # type: ignore[import-untyped]  # comes with JAX, which depends on it
+from scipy import special, stats  # type: ignore[import-untyped]  # JAX depends on it
 
 from ngem_tutorial.mixtures import GaussianMixture
+from ngem_tutorial.objectives import nll
 
-__all__ = ["MeanInterval", "mean_and_interval", "weight_entropy", "wilson_interval"]
+__all__ = [
+    "MeanInterval",
+    "MedianInterval",
+    "collapse",
+    "least_squared_error",
+    "mean_and_interval",
+    "median_interval",
+    "mode_errors",
+    "regression_scores",
+    "squared_error",
+    "weight_entropy",
+    "wilson_interval",
+]
 
 
 def weight_entropy(mixture: GaussianMixture, y: ArrayLike) -> jax.Array:
@@ -106,6 +120,163 @@ def mean_and_interval(values: ArrayLike, axis: int = 0, confidence: float = 0.95
     quantile = special.stdtrit(n - 1, _upper_tail(confidence))
     sd = array.std(axis=axis, ddof=1)
     return MeanInterval(array.mean(axis=axis), sd, quantile * sd / np.sqrt(n))
+
+
+class MedianInterval(NamedTuple):
+    """A median and an interval that covers it, in the units of the values."""
+
+    median: float
+    low: float
+    high: float
+
+
+def median_interval(values: ArrayLike, confidence: float = 0.95) -> MedianInterval:
+    """Return the sample median and the interval of order statistics for the true one.
+
+    It supposes nothing but that the values are independent and of one distribution. The interval
+    is the shortest symmetric pair of order statistics that covers the median with at least the
+    given probability (`scipy.stats.quantile_test`); where there are too few values for that, it
+    is the whole range.
+
+    Args:
+        values: numbers, at least one.
+        confidence: the probability that the interval covers the median, between 0 and 1.
+
+    Returns:
+        Median and ends, in the units of the values.
+
+    Raises:
+        ValueError: if there is no value, one is not finite or `confidence` is out of range.
+    """
+    sample = np.asarray(values, float).ravel()
+    if sample.size == 0 or not np.isfinite(sample).all():
+        raise ValueError(f"values must be finite numbers, at least one, got {values!r}")
+    _upper_tail(confidence)  # refuses what is no probability
+    median = float(np.median(sample))
+    low, high = stats.quantile_test(sample, q=median, p=0.5).confidence_interval(confidence)
+    return MedianInterval(
+        median,
+        float(sample.min() if np.isnan(low) else low),
+        float(sample.max() if np.isnan(high) else high),
+    )
+
+
+# -------------------------------------------------------------------------- scores of predictions
+
+
+def squared_error(mixture: GaussianMixture, y: jax.typing.ArrayLike) -> jax.Array:
+    """Squared distance of the mixture's mean from the target, in the call of an objective.
+
+    Args:
+        mixture: batch shape `(...)`.
+        y: targets, shape `(..., D)`.
+
+    Returns:
+        Shape `(...)`, in squared units of the target.
+    """
+    return jnp.sum((mixture.mean - y) ** 2, axis=-1)
+
+
+def least_squared_error(mixture: GaussianMixture, y: jax.typing.ArrayLike) -> jax.Array:
+    """Squared distance of the nearest component's mean, chosen example by example.
+
+    Args:
+        mixture: batch shape `(...)`.
+        y: targets, shape `(..., D)`.
+
+    Returns:
+        Shape `(...)`, in squared units of the target.
+    """
+    return jnp.min(_component_errors(mixture, y), axis=-1)
+
+
+def regression_scores(mixture: GaussianMixture, y: jax.typing.ArrayLike) -> dict[str, jax.Array]:
+    """Judge predictions: one number for all examples.
+
+    The paper's RMSE of a mixture is the minimum over the components of the RMSE between their
+    means and the targets. Read with the minimum inside the mean it is `rmse_min`, which knows for
+    each example the component that will be nearest; with one component for all examples it is
+    `rmse_component`. What a prediction without that knowledge gives is `rmse_mean`.
+
+    Args:
+        mixture: batch shape `(N,)`.
+        y: targets, shape `(N, D)`.
+
+    Returns:
+        `nll` and `entropy` (of the weights) in nats; `rmse_min`, `rmse_component` and `rmse_mean`
+        in the units of the targets.
+    """
+    errors = _component_errors(mixture, y)
+    return {
+        "nll": jnp.mean(nll(mixture, y)),
+        "rmse_min": jnp.sqrt(jnp.mean(jnp.min(errors, axis=-1))),
+        "rmse_component": jnp.sqrt(jnp.min(jnp.mean(errors, axis=0))),
+        "rmse_mean": jnp.sqrt(jnp.mean(squared_error(mixture, y))),
+        "entropy": jnp.mean(mixture.weight_entropy),
+    }
+
+
+def _component_errors(mixture: GaussianMixture, y: jax.typing.ArrayLike) -> jax.Array:
+    """Squared errors of the components' means, shape `(..., K)`."""
+    return jnp.sum((mixture.means - jnp.asarray(y)[..., None, :]) ** 2, axis=-1)
+
+
+# --------------------------------------------------------------- a learned mixture and the truth
+
+
+def collapse(
+    truth: GaussianMixture, mixture: GaussianMixture, share: float
+) -> dict[str, jax.Array]:
+    """Compare a learned mixture with the generator, without asking which component is which.
+
+    Args:
+        truth: batch shape that broadcasts with that of `mixture`.
+        mixture: batch shape `(...)`.
+        share: a mixture has collapsed if its smallest weight is below this share of the truth's
+            smallest weight.
+
+    Returns:
+        `largest_weight`, `collapsed` (booleans) and `squared_error` (of the mean, averaged over
+        its coordinates, in squared units of the target), shape `(...)` each.
+    """
+    return {
+        "largest_weight": mixture.weights.max(axis=-1),
+        "collapsed": mixture.weights.min(axis=-1) < share * truth.weights.min(axis=-1),
+        "squared_error": ((mixture.mean - truth.mean) ** 2).mean(axis=-1),
+    }
+
+
+def mode_errors(truth: GaussianMixture, mixture: GaussianMixture) -> dict[str, jax.Array]:
+    """Compare learned mixtures with the truth mode by mode: numbers for each run.
+
+    Each component counts for the mode of the truth whose mean is nearest to its own in the truth's
+    scales, so that the numbers of components need not be equal.
+
+    Args:
+        truth: batch shape `(1, inputs)`.
+        mixture: batch shape `(runs, inputs)`.
+
+    Returns:
+        Shape `(runs,)` each: `weight_error`, the largest error of a mode's weight, averaged over
+        the inputs; `weight_bias`, the largest error of the modes' weights after averaging over
+        the inputs; `mean_error`, the root mean square error of the predicted mean in the truth's
+        own standard deviations; `variance_ratio`, the geometric mean of the predicted over the
+        true variance; `entropy` of the weights, nats, averaged over the inputs.
+    """
+    # Shapes (runs, inputs, components, modes).
+    shift = mixture.means[..., :, None, :] - truth.means[..., None, :, :]
+    nearest = jnp.argmin(jnp.sum((shift / truth.scales[..., None, :, :]) ** 2, -1), axis=-1)
+    owns = jax.nn.one_hot(nearest, truth.num_components)
+    error = jnp.sum(mixture.weights[..., None] * owns, axis=-2) - truth.weights
+    mean_error = (mixture.mean - truth.mean) ** 2 / truth.variance
+    ratio = jnp.log(mixture.variance / truth.variance)
+    return {
+        "weight_error": jnp.abs(error).max(-1).mean(-1),
+        "weight_bias": jnp.abs(error.mean(-2)).max(-1),
+        "mean_error": jnp.sqrt(mean_error.mean((-2, -1))),
+        "variance_ratio": jnp.exp(ratio.mean((-2, -1))),
+        "entropy": mixture.weight_entropy.mean(-1),
+    }
 
 
 def _upper_tail(confidence: float) -> float:

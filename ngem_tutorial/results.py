@@ -1,191 +1,331 @@
-"""Tables of results with their provenance: written in one step, checked when they are read.
+"""Sets of tables with their provenance: published in one step, checked when they are read.
 
-A result is two files: `<name>.csv`, a tidy table that can be compared line by line, and
-`<name>.json`, which says how the table came about (configuration, seeds, versions, device, commit,
-duration, date) and what it must look like (columns, rows, SHA-256). Needs pandas, which is in the
+A set is a folder: a CSV file for each of its tables, compressed if it is large, and
+`provenance.json`, which says how they came about (configuration, seeds, and for each part of the
+rows the machine, versions, commit, date and duration) and what they must look like (columns, rows,
+SHA-256; and a summary of each column, so that a change can be read in a diff). The folder gets its
+name when it is whole: tables of two runs never lie side by side. Needs pandas, which is in the
 extra `plot`.
 """
 
 from __future__ import annotations
 
-import csv
+import contextlib
 import dataclasses
 import datetime
 import hashlib
-import importlib.metadata
-import io
 import json
+import lzma
 import math
 import os
-import platform
 import re
-import subprocess
-from collections.abc import Callable, Collection, Mapping, Sequence
+import shutil
+import uuid
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import jax
 import numpy as np
 import pandas as pd
 
-from ngem_tutorial._files import write_atomically
+from ngem_tutorial import _machine, _tables
+from ngem_tutorial._files import RemediableError, write_atomically
 
-__all__ = ["Result", "ResultError", "current_commit", "default_directory", "load", "save"]
+__all__ = [
+    "Result",
+    "ResultError",
+    "ResultSet",
+    "combine",
+    "current_commit",
+    "default_directory",
+    "duration",
+    "load",
+    "load_set",
+    "origin",
+    "part",
+    "read_provenance",
+    "save",
+    "seconds",
+]
 
-_FORMAT: Final = 1
-_PACKAGE: Final = Path(__file__).resolve().parent
-_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
-_PARSE_ERRORS: Final = (ValueError, TypeError, KeyError, OverflowError, csv.Error)
-_FIELDS: Final = (
-    "format",
-    "name",
+_FORMAT: Final = 2
+_PROVENANCE: Final = "provenance.json"
+_LARGE: Final = 2**16
+"""Tables of more bytes are compressed."""
+_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]*(/[A-Za-z0-9_][A-Za-z0-9_.+=-]*)*")
+_FIELDS: Final = ("format", "name", "configuration", "seeds", "extra", "tables", "parts")
+_TABLE_FIELDS: Final = ("file", "rows", "sha256", "columns", "allow_missing", "summary")
+_PART_FIELDS: Final = (
     "date",
-    "wall_time_s",
-    "configuration",
-    "seeds",
-    "extra",
-    "versions",
+    "seconds",
+    "peak_memory_mib",
     "device",
+    "versions",
     "commit",
-    "columns",
-    "allow_missing",
+    "fingerprint",
+    "units",
     "rows",
-    "sha256",
 )
 
 
-class ResultError(RuntimeError):
+class ResultError(RemediableError):
     """A result is missing or does not match its provenance; the message says what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """A table and how it came about.
+    """A table and how its set came about.
 
     Attributes:
         table: the table, with the dtypes that it was saved with and the index 0, 1, ...
-        provenance: the content of the JSON file, see `save`.
+        provenance: the content of the JSON file of its set, see `save`.
     """
 
     table: pd.DataFrame
     provenance: Mapping[str, Any]
 
 
+@dataclasses.dataclass(frozen=True)
+class ResultSet:
+    """Tables that were published together, and how they came about.
+
+    Attributes:
+        tables: by name, each with the dtypes that it was saved with and the index 0, 1, ...
+        provenance: the content of the JSON file, see `save`.
+    """
+
+    tables: Mapping[str, pd.DataFrame]
+    provenance: Mapping[str, Any]
+
+
 def save(
-    table: pd.DataFrame,
+    tables: Mapping[str, pd.DataFrame],
     name: str,
     *,
     configuration: Mapping[str, Any],
     seeds: Sequence[int],
-    wall_time_s: float,
+    parts: Sequence[Mapping[str, Any]],
     directory: str | os.PathLike[str] | None = None,
-    allow_missing: Collection[str] = (),
+    allow_missing: Mapping[str, Collection[str]] | None = None,
     extra: Mapping[str, Any] | None = None,
-    commit: Mapping[str, Any] | None = None,
+    replace: bool = False,
 ) -> Path:
-    """Write a table and its provenance; `load` returns exactly what was saved.
+    """Publish a set of tables with its provenance; `load` returns exactly what was saved.
 
-    The CSV is written first, then the JSON that holds its SHA-256, each in one step: after an
-    interruption, `load` finds the old result or refuses. The index of the table is not kept.
+    Everything is written to a folder of another name, which is renamed at the end: after an
+    interruption there is the old set or the new one. The index of a table is not kept.
 
     Args:
-        table: a tidy table: one observation a row, columns of booleans, numbers or strings.
-        name: the name of the result, which may begin with folders: `two_gaussians/success`.
+        tables: tidy tables by name: one observation a row, columns of booleans, numbers or
+            strings.
+        name: the name of the set, which may begin with folders: `two_gaussians/paper`.
         configuration: what was run: JSON values, NumPy scalars and tuples, nested as needed.
         seeds: the seeds that were used; may be empty if nothing was random.
-        wall_time_s: how long the run took, in seconds.
+        parts: how the rows came about: what `part` returned, or `combine` for several. Together
+            they have each row of each table once.
         directory: the folder of the results; by default `results` in the checkout that holds the
             package.
-        allow_missing: the floating-point columns that may hold NaN or infinite values.
+        allow_missing: for each table, the floating-point columns that may hold NaN or infinite
+            values.
         extra: further remarks, of the same kind as `configuration`.
-        commit: what made the table, as `current_commit` said before the run; asked now if left
-            out.
+        replace: replace a set of that name; without it, one that is there is an error.
 
     Returns:
-        The path of the CSV file.
+        The path of the set's folder.
 
     Raises:
         ValueError: if an argument cannot be saved so that it can be read back; the message names
             the argument and the column or entry.
-        ResultError: if no `directory` is given and the package is not in a checkout.
+        ResultError: if there is a set of that name, or if no `directory` is given and the package
+            is not in a checkout.
         OSError: if the file system refuses.
     """
-    csv_path, json_path = _paths(name, directory)
-    missing = _check_table(table, allow_missing)
-    columns = {column: _kind(table, column) for column in table.columns}
-    content = table.to_csv(index=False, lineterminator="\n", na_rep="nan").encode(
-        errors="surrogatepass"
-    )
-    if not _comes_back(content, columns, missing, table):
-        raise ValueError(
-            "table cannot be read back from a CSV file as it is: look for unusual characters in "
-            f"its column names {list(columns)} and in its strings"
-        )
-    if not isinstance(wall_time_s, (int, float)) or not 0.0 <= wall_time_s < math.inf:
-        raise ValueError(f"wall_time_s must be a number of seconds, got {wall_time_s!r}")
+    root, folder = _place(name, directory)
+    if folder.exists() and not replace:
+        raise _present(folder)
+    missing = dict(allow_missing or {})
+    if unknown := sorted(set(missing) - set(tables)):
+        raise ValueError(f"allow_missing names tables that the set does not have: {unknown}")
+    files: dict[str, bytes] = {}
+    described = {}
+    for key, table in tables.items():
+        described[key], content = _describe(key, table, missing.get(key, ()))
+        files[described[key]["file"]] = content
     provenance = {
         "format": _FORMAT,
         "name": name,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "wall_time_s": float(wall_time_s),
         "configuration": _plain(configuration, "configuration"),
         "seeds": [_seed(seed) for seed in seeds],
         "extra": _plain(extra or {}, "extra"),
-        "versions": _versions(),
-        "device": _device(),
-        "commit": _plain(current_commit() if commit is None else commit, "commit"),
-        "columns": columns,
-        "allow_missing": missing,
-        "rows": len(table),
-        "sha256": hashlib.sha256(content).hexdigest(),
+        "tables": described,
+        "parts": [_plain(made, f"parts[{i}]") for i, made in enumerate(parts)],
     }
-    text = json.dumps(provenance, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    encoded = text.encode()
-    write_atomically(csv_path, content)
-    write_atomically(json_path, encoded)
-    return csv_path
+    if problem := _problem_of_parts(provenance):
+        raise ValueError(f"parts {problem}")
+    text = json.dumps(provenance, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    _publish(files | {_PROVENANCE: _short(text).encode()}, folder, root / ".partial", replace)
+    return folder
+
+
+def part(
+    tables: Mapping[str, pd.DataFrame],
+    seconds: float,
+    *,
+    units: Sequence[str] = (),
+    fingerprint: str | None = None,
+    commit: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Say how tables came about that were made here and now, by one process.
+
+    Args:
+        tables: the tables, by name.
+        seconds: how long it took.
+        units: the names of the units of work that made them.
+        fingerprint: of the code and settings, if known; see `runs.fingerprint`.
+        commit: what made them, as `current_commit` said before the run; asked now if left out.
+
+    Returns:
+        `date`, `seconds`, `peak_memory_mib` (of the process), `device`, `versions`, `commit`,
+        `fingerprint`, `units` and `rows`: for each table a list of pairs `[first, end)`.
+
+    Raises:
+        ValueError: if `seconds` is not a number of seconds.
+    """
+    if not isinstance(seconds, (int, float)) or not 0.0 <= seconds < math.inf:
+        raise ValueError(f"seconds must be a number of seconds, got {seconds!r}")
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "seconds": round(float(seconds), 3),
+        "peak_memory_mib": _machine.peak_memory_mib(),
+        "device": _machine.device(),
+        "versions": _machine.versions(),
+        "commit": dict(current_commit() if commit is None else commit),
+        "fingerprint": fingerprint,
+        "units": list(units),
+        "rows": {name: [[0, len(table)]] for name, table in tables.items()},
+    }
+
+
+def combine(sets: Sequence[ResultSet]) -> tuple[dict[str, pd.DataFrame], list[dict[str, Any]]]:
+    """Put the tables of several sets one below the other.
+
+    Args:
+        sets: in the order of their rows. Not all of them need to have all of the tables.
+
+    Returns:
+        The tables by name, and the parts with the rows that are now theirs. What one machine made
+        by one commit, versions and settings becomes one part, with the latest of the dates, the
+        sum of the seconds and the largest of the memories.
+
+    Raises:
+        ResultError: if the same table has other columns in another set.
+    """
+    tables: dict[str, list[pd.DataFrame]] = {}
+    ends: dict[str, int] = {}
+    parts: dict[str, dict[str, Any]] = {}
+    for one in sets:
+        for made in one.provenance["parts"]:
+            moved = {
+                name: [[ends.get(name, 0) + first, ends.get(name, 0) + end] for first, end in rows]
+                for name, rows in made["rows"].items()
+            }
+            _merge(parts, {**made, "rows": moved})
+        for name, table in one.tables.items():
+            above = tables.setdefault(name, [])
+            if above and list(above[0]) != list(table):
+                raise ResultError(
+                    f"{one.provenance['name']}: the table {name!r} has the columns {list(table)}, "
+                    f"those above it have {list(above[0])}"
+                )
+            above.append(table)
+            ends[name] = ends.get(name, 0) + len(table)
+    joined = {name: pd.concat(tables[name], ignore_index=True) for name in sorted(tables)}
+    return joined, list(parts.values())
 
 
 def load(name: str, directory: str | os.PathLike[str] | None = None) -> Result:
-    """Read a table and its provenance, and check that they belong together.
+    """Read a table and the provenance of its set, and check that they belong together.
 
     Args:
-        name: the name that the result was saved with.
+        name: the name of the set and that of the table: `two_gaussians/paper/curves`.
         directory: the folder of the results; by default `results` in the checkout that holds the
             package.
 
     Returns:
-        The table, with the dtypes that it was saved with, and its provenance.
+        The table, with the dtypes that it was saved with, and the provenance.
 
     Raises:
-        ValueError: if `name` is not the name of a result.
+        ValueError: if `name` is not the name of a table in a set.
         ResultError: if a file is missing or unreadable, or the table does not match its
             provenance.
     """
-    csv_path, json_path = _paths(name, directory)
-    provenance = _read_provenance(json_path)
+    parent, _, table = name.rpartition("/") if isinstance(name, str) else ("", "", "")
+    if not parent:
+        raise ValueError(f"name must be that of a set and a table, SET/TABLE, got {name!r}")
+    _, folder = _place(parent, directory)
+    provenance = read_provenance(parent, directory)
+    return Result(_read_table(folder, table, provenance), provenance)
+
+
+def load_set(name: str, directory: str | os.PathLike[str] | None = None) -> ResultSet:
+    """Read all tables of a set and their provenance, and check that they belong together.
+
+    Args:
+        name: the name of the set: `two_gaussians/paper`.
+        directory: see `load`.
+
+    Returns:
+        The tables and the provenance.
+
+    Raises:
+        ValueError: if `name` is not the name of a set.
+        ResultError: if a file is missing or unreadable, or a table does not match its provenance.
+    """
+    _, folder = _place(name, directory)
+    provenance = read_provenance(name, directory)
+    tables = {table: _read_table(folder, table, provenance) for table in provenance["tables"]}
+    return ResultSet(tables, provenance)
+
+
+def read_provenance(
+    name: str, directory: str | os.PathLike[str] | None = None
+) -> Mapping[str, Any]:
+    """Read how a set came about, without its tables.
+
+    Args:
+        name: the name of the set.
+        directory: see `load`.
+
+    Returns:
+        The content of its `provenance.json`, see `save`.
+
+    Raises:
+        ValueError: if `name` is not the name of a set.
+        ResultError: if the file is missing or is not the provenance of that set.
+    """
+    _, folder = _place(name, directory)
+    path = folder / _PROVENANCE
     try:
-        content = csv_path.read_bytes()
+        provenance = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise _unusable(csv_path, f"cannot be read ({error.strerror})") from error
+        raise _unusable(path, f"cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise _unusable(path, f"is not valid JSON ({error})") from error
+    if not isinstance(provenance, dict):
+        raise _unusable(path, "is not the provenance of a set")
+    if absent := [field for field in _FIELDS if field not in provenance]:
+        raise _unusable(path, f"lacks {', '.join(absent)}")
+    if provenance["format"] != _FORMAT:
+        raise _unusable(path, f"has the format {provenance['format']!r}, not {_FORMAT}")
     if provenance["name"] != name:
-        raise _unusable(json_path, f"is the provenance of {provenance['name']!r}")
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != provenance["sha256"]:
-        hint = " (its lines end in CR LF, they must end in LF)" if b"\r\n" in content else ""
-        raise _unusable(
-            csv_path,
-            f"does not match its provenance: its SHA-256 is {digest}, "
-            f"not {provenance['sha256']}{hint}",
-        )
+        raise _unusable(path, f"is the provenance of {provenance['name']!r}")
     try:
-        table = _parse(content, provenance["columns"], provenance["allow_missing"])
-    except _PARSE_ERRORS as error:
-        raise _unusable(csv_path, f"does not match its provenance: {error}") from error
-    if len(table) != provenance["rows"]:
-        problem = f"has {len(table)} rows where its provenance says {provenance['rows']}"
-        raise _unusable(csv_path, problem)
-    return Result(table, provenance)
+        problem = _problem_of_parts(provenance)
+    except (TypeError, AttributeError, ValueError, KeyError) as error:
+        raise _unusable(path, f"is not the provenance of a set ({error!r})") from error
+    if problem:
+        raise _unusable(path, f"has parts that {problem}")
+    return provenance
 
 
 def current_commit() -> dict[str, Any]:
@@ -195,7 +335,7 @@ def current_commit() -> dict[str, Any]:
         `hash`, and `dirty`: whether the package's files differ from it. Outside of a repository
         that tracks the package they are `"unknown"` and None.
     """
-    return _commit(_PACKAGE)
+    return _machine.commit(_machine.PACKAGE)
 
 
 def default_directory() -> Path:
@@ -207,156 +347,231 @@ def default_directory() -> Path:
     Raises:
         ResultError: if the package is not in a checkout.
     """
-    if (_PACKAGE.parent / "pyproject.toml").is_file():
-        return _PACKAGE.parent / "results"
+    package = _machine.PACKAGE
+    if (package.parent / "pyproject.toml").is_file():
+        return package.parent / "results"
     raise ResultError(
-        f"The package is installed in {_PACKAGE}, not used from a checkout with a folder of "
+        f"The package is installed in {package}, not used from a checkout with a folder of "
         "results: name the folder by the argument directory."
     )
+
+
+def seconds(provenance: Mapping[str, Any]) -> float:
+    """Return how long it took to make a set.
+
+    Args:
+        provenance: that of the set.
+
+    Returns:
+        The sum over its parts, in seconds.
+    """
+    return float(sum(made["seconds"] for made in provenance["parts"]))
+
+
+def origin(provenance: Mapping[str, Any]) -> str:
+    """Say how a set came about.
+
+    Args:
+        provenance: that of the set.
+
+    Returns:
+        Time, machine, date, version of JAX and commit in Markdown, without a full stop; for
+        several parts, one after the other.
+    """
+    return "; ".join(_origin(made) for made in provenance["parts"])
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words.
+
+    Args:
+        seconds: the time.
+
+    Returns:
+        Seconds, minutes or hours: `"30 s"`, `"10 min"`, `"2.0 h"`.
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
 
 
 # --------------------------------------------------------------------------------------- files
 
 
-def _paths(name: str, directory: str | os.PathLike[str] | None) -> tuple[Path, Path]:
-    """Return where the table and the provenance of a result are."""
+def _place(name: str, directory: str | os.PathLike[str] | None) -> tuple[Path, Path]:
+    """Return the folder of the results and that of a set."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(
-            "name must be letters, digits, '_', '-' and '.', with '/' between folders, "
-            f"got {name!r}"
+            f"name must be letters, digits and . _ - + =, with / between folders, got {name!r}"
         )
-    folder = default_directory() if directory is None else Path(directory).expanduser()
-    return folder / f"{name}.csv", folder / f"{name}.json"
+    root = default_directory() if directory is None else Path(directory).expanduser()
+    return root, root / name
 
 
 def _unusable(path: Path, problem: str) -> ResultError:
     """Return the error for a result that cannot be used."""
-    remedy = "Restore both files of the result from version control, or run its experiment again."
+    remedy = "Restore the folder of the set from version control, or run its experiment again."
     return ResultError(f"{path}: {problem}. {remedy}")
 
 
-def _read_provenance(path: Path) -> dict[str, Any]:
-    """Return the content of the provenance file, with all its fields."""
+def _present(folder: Path) -> ResultError:
+    return ResultError(f"{folder}: there is a set of this name, which is kept unless replace=True")
+
+
+def _publish(files: Mapping[str, bytes], folder: Path, scratch: Path, replace: bool) -> None:
+    """Make a folder of files that is there as a whole or not at all."""
+    label = f"{folder.relative_to(scratch.parent)}-{uuid.uuid4().hex}".replace("/", "-")
+    new, old = scratch / f"{label}.new", scratch / f"{label}.old"
+    folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        provenance = json.loads(path.read_text(encoding="utf-8"))
+        new.mkdir(parents=True)
+        for name, content in files.items():
+            write_atomically(new / name, content)
+        if replace and folder.exists():
+            os.rename(folder, old)
+        try:
+            os.rename(new, folder)
+        except OSError as error:
+            if folder.exists():  # somebody else was faster
+                raise _present(folder) from error
+            raise
+    except BaseException:
+        if old.exists() and not folder.exists():
+            os.rename(old, folder)
+        raise
+    finally:
+        for left in (new, old):
+            shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(OSError):  # others may have something in it
+            scratch.rmdir()
+
+
+def _short(text: str) -> str:
+    """Put lists of numbers, such as seeds and rows, on one line."""
+    return re.sub(r"\[\n[\s\d,.eE+-]*\]", lambda m: " ".join(m[0].split()), text)
+
+
+# -------------------------------------------------------------------------------------- tables
+
+
+def _describe(
+    name: str, table: pd.DataFrame, allow_missing: Collection[str]
+) -> tuple[dict[str, Any], bytes]:
+    """Return the provenance of a table and the content of its file."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or "/" in name:
+        raise ValueError(f"tables must have names of letters and digits, got {name!r}")
+    try:
+        missing = _tables.check(table, allow_missing)
+        columns = {column: _tables.kind(table, column) for column in table.columns}
+        content = _tables.encode(table, columns, missing)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    large = len(content) > _LARGE
+    described = {
+        "file": f"{name}.csv.xz" if large else f"{name}.csv",
+        "rows": len(table),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "columns": columns,
+        "allow_missing": missing,
+        "summary": _tables.summary(table),
+    }
+    return described, _compress(content) if large else content
+
+
+def _compress(content: bytes) -> bytes:
+    """The same bytes for the same content: the format keeps neither name nor date."""
+    return lzma.compress(content, preset=9 | lzma.PRESET_EXTREME)
+
+
+def _read_table(folder: Path, name: str, provenance: Mapping[str, Any]) -> pd.DataFrame:
+    """Return a table of a set once its bytes, columns and rows are those of the provenance."""
+    tables = provenance["tables"]
+    if name not in tables:
+        raise _unusable(folder, f"has no table {name!r}, but {', '.join(tables) or 'none'}")
+    described = tables[name]
+    path = folder / described["file"]
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".xz":
+            content = lzma.decompress(content)
     except OSError as error:
         raise _unusable(path, f"cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise _unusable(path, f"is not valid JSON ({error})") from error
-    if not isinstance(provenance, dict):
-        raise _unusable(path, "is not the provenance of a result")
-    if absent := [field for field in _FIELDS if field not in provenance]:
-        raise _unusable(path, f"lacks {', '.join(absent)}")
-    if provenance["format"] != _FORMAT:
-        raise _unusable(path, f"has the format {provenance['format']!r}, not {_FORMAT}")
-    return provenance
-
-
-# --------------------------------------------------------------------------------------- table
-
-
-def _check_table(table: pd.DataFrame, allow_missing: Collection[str]) -> list[str]:
-    """Reject what would be lost or would not be tidy; return the columns with missing values."""
-    if isinstance(allow_missing, str):
-        raise ValueError(f"allow_missing must be a collection of names, got {allow_missing!r}")
-    if table.empty:
-        raise ValueError(f"table is empty: it has the shape {table.shape}")
-    if table.index.names != [None]:
-        raise ValueError(
-            f"table has the named index {list(table.index.names)}, which would be lost: "
-            "call reset_index() first"
+    except lzma.LZMAError as error:
+        raise _unusable(path, f"does not match its provenance: {error}") from error
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != described["sha256"]:
+        hint = " (its lines end in CR LF, they must end in LF)" if b"\r\n" in content else ""
+        raise _unusable(
+            path,
+            f"does not match its provenance: its SHA-256 is {digest}, "
+            f"not {described['sha256']}{hint}",
         )
-    strange = [column for column in table.columns if not isinstance(column, str) or not column]
-    if strange:
-        raise ValueError(f"table has columns whose names are not strings: {strange}")
-    if not table.columns.is_unique:
-        doubled = sorted(set(table.columns[table.columns.duplicated()]))
-        raise ValueError(f"table has more than one column called {doubled}")
-    if unknown := sorted(set(allow_missing) - set(table.columns)):
-        raise ValueError(f"allow_missing names columns that the table does not have: {unknown}")
-    for column in table.columns:
-        _check_column(table[column], column in allow_missing)
-    return sorted(allow_missing)
-
-
-def _check_column(values: pd.Series, may_be_missing: bool) -> None:
-    """Reject missing values, and infinite ones, where they are not announced."""
-    is_float = isinstance(values.dtype, np.dtype) and values.dtype.kind == "f"
-    if may_be_missing and not is_float:
-        raise ValueError(
-            f"allow_missing names the column {values.name!r} of dtype {values.dtype}; "
-            "only floating-point columns can have missing values"
-        )
-    if is_float:
-        bad = ~np.isfinite(values.to_numpy())
-        if bad.any() and not may_be_missing:
-            first = int(np.argmax(bad))
-            raise ValueError(
-                f"table has {bad.sum()} values that are not finite in the column {values.name!r}, "
-                f"the first in row {first}: {values.iloc[first]}; announce it in allow_missing if "
-                "that is meant"
-            )
-    elif values.isna().any():
-        raise ValueError(f"table has missing values in the column {values.name!r}")
-
-
-def _kind(table: pd.DataFrame, column: str) -> str:
-    """Return the name of a column's dtype: a NumPy one, or `str`."""
-    values = table[column]
-    if isinstance(values.dtype, np.dtype) and values.dtype.kind in "biuf":
-        return str(values.dtype)
-    if pd.api.types.infer_dtype(values, skipna=False) == "string":
-        return "str"
-    raise ValueError(
-        f"table has the dtype {values.dtype} in the column {column!r}; "
-        "booleans, numbers and strings can be saved"
-    )
-
-
-def _comes_back(
-    content: bytes, columns: Mapping[str, str], missing: Collection[str], table: pd.DataFrame
-) -> bool:
-    """Say whether reading `content` gives `table`, up to its index and the dtype of strings."""
     try:
-        again = _parse(content, columns, missing)
-    except _PARSE_ERRORS:
-        return False
-    return again.equals(table.reset_index(drop=True).astype(dict(columns)))
+        table = _tables.parse(content, described["columns"], described["allow_missing"])
+    except _tables.PARSE_ERRORS as error:
+        raise _unusable(path, f"does not match its provenance: {error}") from error
+    if len(table) != described["rows"]:
+        problem = f"has {len(table)} rows where its provenance says {described['rows']}"
+        raise _unusable(path, problem)
+    return table
 
 
-def _parse(content: bytes, columns: Mapping[str, str], missing: Collection[str]) -> pd.DataFrame:
-    """Return the table of a CSV file whose columns must be `columns`, from names to dtypes.
+# --------------------------------------------------------------------------------------- parts
 
-    Numbers are read by Python, which rounds correctly; pandas does so in some versions only.
-    """
-    header, *rows = csv.reader(io.StringIO(content.decode(), newline=""), strict=True)
-    if header != list(columns):
-        raise ValueError(f"its columns are {header}, not {list(columns)}")
-    if ragged := [i for i, row in enumerate(rows) if len(row) != len(header)]:
-        raise ValueError(f"row {ragged[0]} has {len(rows[ragged[0]])} fields, not {len(header)}")
-    cells = zip(*rows, strict=True) if rows else ((),) * len(header)
-    table = {
-        name: _convert(values, columns[name], name in missing)
-        for name, values in zip(header, cells, strict=True)
+
+def _problem_of_parts(provenance: Mapping[str, Any]) -> str | None:
+    """Say what the parts or the entries of tables lack, or None if they have each row once."""
+    for name, described in provenance["tables"].items():
+        if absent := [field for field in _TABLE_FIELDS if field not in described]:
+            return f"lack {', '.join(absent)} of the table {name!r}"
+        ranges = sorted(
+            pair for made in provenance["parts"] for pair in made.get("rows", {}).get(name, [])
+        )
+        ends = [0, *(end for _, end in ranges)]
+        starts = [*(first for first, _ in ranges), described["rows"]]
+        if ends != starts:
+            return f"do not have each of the {described['rows']} rows of {name!r} once: {ranges}"
+    for i, made in enumerate(provenance["parts"]):
+        if absent := [field for field in _PART_FIELDS if field not in made]:
+            return f"lack {', '.join(absent)} in number {i}"
+    return None
+
+
+def _merge(parts: dict[str, dict[str, Any]], made: dict[str, Any]) -> None:
+    """Add a part to those of the same origin, or as another one."""
+    summed = ("date", "seconds", "peak_memory_mib", "units", "rows")
+    key = json.dumps({name: made[name] for name in made if name not in summed}, sort_keys=True)
+    if key not in parts:
+        parts[key] = made
+        return
+    before = parts[key]
+    rows = {name: list(pairs) for name, pairs in before["rows"].items()}
+    for name, pairs in made["rows"].items():
+        for first, end in pairs:
+            known = rows.setdefault(name, [])
+            if known and known[-1][1] == first:
+                known[-1] = [known[-1][0], end]
+            else:
+                known.append([first, end])
+    parts[key] = {
+        **before,
+        "date": max(before["date"], made["date"]),
+        "seconds": round(before["seconds"] + made["seconds"], 3),
+        "peak_memory_mib": max(before["peak_memory_mib"], made["peak_memory_mib"]),
+        "units": [*before["units"], *made["units"]],
+        "rows": rows,
     }
-    return pd.DataFrame(table)
 
 
-def _convert(values: Sequence[str], kind: str, may_be_missing: bool) -> pd.Series:
-    """Return the cells of a column with its dtype."""
-    if kind == "str":
-        return pd.Series(values, dtype="str")
-    dtype = np.dtype(kind)
-    readers: dict[str, Callable[[str], Any]] = {
-        "b": {"True": True, "False": False}.__getitem__,
-        "i": int,
-        "u": int,
-        "f": float,
-    }
-    numbers = np.array([readers[dtype.kind](value) for value in values], dtype=dtype)
-    if not may_be_missing and not np.isfinite(numbers).all():
-        raise ValueError("it has values that are not finite and not announced")
-    return pd.Series(numbers)
+def _origin(made: Mapping[str, Any]) -> str:
+    device = made["device"]
+    later = f"{', '.join(made['methods'])} later, in " if made.get("methods") else ""
+    return (
+        f"{later}{duration(made['seconds'])} on {device['cpu_model']} ({device['platform']}, "
+        f"{device['cpu_cores']} cores), {made['date'][:10]}, JAX {made['versions']['jax']}, "
+        f"commit `{made['commit']['hash'][:7]}`"
+    )
 
 
 # ---------------------------------------------------------------------------------- provenance
@@ -388,62 +603,3 @@ def _seed(seed: Any) -> int:
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
         raise ValueError(f"seeds must be whole numbers, got {seed!r}")
     return int(seed)
-
-
-def _versions() -> dict[str, str | None]:
-    """Return the versions of Python and of the packages that decide the numbers."""
-    packages = ("ngem-tutorial", "jax", "jaxlib", "flax", "optax", "numpy", "pandas")
-    versions: dict[str, str | None] = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            versions[package.replace("-", "_")] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package.replace("-", "_")] = None
-    return versions
-
-
-def _device() -> dict[str, Any]:
-    """Return what JAX computes on, and the machine's processor."""
-    devices = jax.devices()
-    return {
-        "platform": devices[0].platform,
-        "kind": devices[0].device_kind,
-        "count": len(devices),
-        "cpu_model": _cpu_model(),
-        "cpu_cores": os.cpu_count(),
-        "system": platform.system(),
-    }
-
-
-def _cpu_model() -> str:
-    """Return the name of the processor, `unknown` if the system does not tell."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return next(iter(names), platform.processor()) or "unknown"
-
-
-def _commit(package: Path) -> dict[str, Any]:
-    """Return the commit of the package's repository, and whether the package differs from it.
-
-    `dirty` looks at the package's folder only: the tables that a run writes are not part of what
-    made them. Outside of a repository that tracks the package, the commit is `unknown`.
-    """
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(package), *arguments]
-        return subprocess.run(
-            command, capture_output=True, text=True, check=True, timeout=30, env=environment
-        ).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", "__init__.py")
-        return {
-            "hash": git("rev-parse", "HEAD"),
-            "dirty": bool(git("status", "--porcelain", "--", ".")),
-        }
-    except (OSError, subprocess.SubprocessError):
-        return {"hash": "unknown", "dirty": None}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import concurrent.futures
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -30,16 +31,19 @@ import pandas as pd
 from rich import progress as rich_progress
 from rich.console import Console
 
-from ngem_tutorial import results, training
+from ngem_tutorial import _machine, results, training
+from ngem_tutorial._files import LockError, RemediableError, locked
 
 __all__ = [
     "Experiment",
+    "LockError",
     "Progress",
     "Tables",
     "Unit",
+    "UnitError",
+    "check",
     "fingerprint",
     "is_finished",
-    "origin",
     "progress",
     "run",
 ]
@@ -114,25 +118,30 @@ class Progress(NamedTuple):
     """Expected time of the others."""
 
 
-_NUMERICS: Final = (
-    "mixtures",
-    "fisher",
-    "objectives",
-    "em",
-    "networks",
-    "optimizers",
-    "datasets/synthetic",
-    "datasets/images",
-    "datasets/uci",
-    "training",
-    "metrics",
-    "experiments/methods",
-)
-"""The parts of the package that decide the numbers, besides the experiment's own module."""
+_PACKAGE: Final = "ngem_tutorial"
 
-_EXPERIMENTS: Final = "ngem_tutorial.experiments"
+_LIBRARIES: Final = ("jax", "jaxlib", "flax", "optax", "numpy", "kfac-jax")
+"""The packages that decide the numbers."""
 
-_PACKAGES: Final = ("jax", "jaxlib", "flax", "optax", "numpy")
+_BOOKKEEPING: Final = ("_files", "_machine", "_tables", "results", "runs", "figures")
+"""The parts of this package that do not, although experiments import them."""
+
+
+class UnitError(RuntimeError):
+    """A unit could not be computed; the message names it and says what was wrong.
+
+    Args:
+        message: what it says.
+        remediable: whether the user can mend it, as a data set or package that is missing: then
+            the message says how, and no traceback is needed.
+    """
+
+    def __init__(self, message: str, remediable: bool = False) -> None:
+        super().__init__(message, remediable)
+        self.remediable = remediable
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 def run(
@@ -141,39 +150,111 @@ def run(
     directory: Path,
     *,
     jobs: int = 1,
+    methods: Sequence[str] = (),
+    force: bool = False,
     show: bool | None = None,
 ) -> None:
-    """Compute what is not kept yet, and save the tables as `<experiment>/<preset>/<table>`.
+    """Compute what is not kept yet, and publish the tables as the set `<experiment>/<preset>`.
 
     Args:
         experiment: what to run.
         preset: a key of its presets.
         directory: the folder of the results.
         jobs: how many units to compute side by side, each in a process of its own.
+        methods: run these methods alone and add their rows to the stored set, instead of running
+            the whole preset.
+        force: replace the stored set, if there is one.
         show: show the progress and the time left on the standard error output; by default unless
             the environment variable `NGEM_PROGRESS` is 0.
 
     Raises:
-        ValueError: if there is no such preset, or `jobs` is not positive.
+        ValueError: if there is no such preset, `jobs` is not positive, or `methods` cannot be
+            chosen.
+        results.ResultError: if a set is stored and is not to be replaced, or none is there to
+            which `methods` could be added.
+        LockError: if another process runs the same.
+        UnitError: if a unit fails; those finished before are kept.
         OSError: if the file system refuses.
     """
-    config = experiment.preset(preset)
-    if jobs < 1:
-        raise ValueError(f"jobs must be at least 1, got {jobs}")
+    check(experiment, preset, directory, jobs=jobs, methods=methods, force=force)
+    config = _chosen(experiment, preset, methods)
     units = experiment.units(config)
     _check_names(units)
     mark = fingerprint(experiment, config)
+    name = f"{experiment.name}/{preset}"
     kept = _kept(experiment, preset, directory, mark)
-    kept.mkdir(parents=True, exist_ok=True)
-    commit = results.current_commit()
-    left = [i for i, unit in enumerate(units) if not (kept / unit.name).is_dir()]
-    tasks = [(experiment, preset, i, kept, commit) for i in left]
-    with _progress(f"{experiment.name}/{preset}", units, left, show) as report:
-        for i, seconds in _in_turn(tasks) if jobs == 1 else _side_by_side(tasks, jobs):
-            report(units[i], seconds)
-    _finish(experiment, preset, directory, [kept / unit.name for unit in units], mark, commit)
-    for folder in _unfinished(experiment, preset, directory):
-        shutil.rmtree(folder)
+    with locked(directory / ".partial" / f"{experiment.name}-{preset}.lock", name):
+        kept.mkdir(parents=True, exist_ok=True)
+        commit = results.current_commit()
+        left = [i for i, unit in enumerate(units) if not (kept / unit.name).is_dir()]
+        tasks = [_Task(experiment, config, i, kept, mark, commit, name) for i in left]
+        with _progress(name, units, left, show) as report:
+            for i, seconds in _in_turn(tasks) if jobs == 1 else _side_by_side(tasks, jobs):
+                report(units[i], seconds)
+        made = [results.load_set(unit.name, kept) for unit in units]
+        _publish(name, config, made, directory, methods, force)
+        for folder in _unfinished(experiment, preset, directory):
+            shutil.rmtree(folder)
+
+
+def check(
+    experiment: Experiment,
+    preset: str,
+    directory: Path,
+    *,
+    jobs: int = 1,
+    methods: Sequence[str] = (),
+    force: bool = False,
+) -> None:
+    """Say what keeps `run` from starting, before anything is computed.
+
+    Args:
+        experiment: see `run`.
+        preset: see `run`.
+        directory: see `run`.
+        jobs: see `run`.
+        methods: see `run`.
+        force: see `run`.
+
+    Raises:
+        ValueError: if an argument is out of range.
+        results.ResultError: if a set is stored that would be overwritten, or if one is missing
+            or has the methods already.
+    """
+    _chosen(experiment, preset, methods)
+    if jobs < 1:
+        raise ValueError(f"jobs must be at least 1, got {jobs}")
+    name = f"{experiment.name}/{preset}"
+    if methods:
+        stored = results.read_provenance(name, directory)
+        if known := [m for m in methods if m in stored["configuration"].get("methods", ())]:
+            raise results.ResultError(f"{directory / name}: has the method {known[0]!r} already")
+    elif (directory / name).exists() and not force:
+        raise results.ResultError(
+            f"{directory / name}: results are stored{_by(name, directory)}, of other code or "
+            "settings than the present. Name another folder (--out), compare them (--compare), or "
+            "compute them anew and replace them (--force)"
+        )
+
+
+def _by(name: str, directory: Path) -> str:
+    """Which commits made a set, as a part of a sentence."""
+    try:
+        parts = results.read_provenance(name, directory)["parts"]
+    except results.ResultError:
+        return ""
+    commits = dict.fromkeys(made["commit"]["hash"][:7] for made in parts)
+    return f" (commit {', '.join(commits)})" if commits else ""
+
+
+def _chosen(experiment: Experiment, preset: str, methods: Sequence[str]) -> Any:
+    """The settings of a preset, with other methods if some are given."""
+    config = experiment.preset(preset)
+    if not methods:
+        return config
+    if not hasattr(config, "methods"):
+        raise ValueError(f"methods cannot be chosen for {experiment.name}, got {list(methods)}")
+    return dataclasses.replace(config, methods=tuple(methods))
 
 
 def progress(experiment: Experiment, preset: str, directory: Path) -> Progress:
@@ -208,85 +289,86 @@ def is_finished(experiment: Experiment, preset: str, directory: Path) -> bool:
         directory: the folder of the results.
 
     Returns:
-        True if there is at least one table and all of them do.
+        True if there is a set, all parts of it do, and it is of all units.
 
     Raises:
         ValueError: if there is no such preset.
     """
-    wanted = fingerprint(experiment, experiment.preset(preset))
-    files = sorted((directory / experiment.name / preset).glob("*.json"))
-    return bool(files) and all(
-        json.loads(file.read_text(encoding="utf-8"))["extra"].get("fingerprint") == wanted
-        for file in files
-    )
+    config = experiment.preset(preset)
+    try:
+        parts = results.read_provenance(f"{experiment.name}/{preset}", directory)["parts"]
+    except results.ResultError:
+        return False
+    wanted = fingerprint(experiment, config)
+    made = sorted(name for part in parts for name in part["units"])
+    units = sorted(unit.name for unit in experiment.units(config))
+    return made == units and all(part["fingerprint"] == wanted for part in parts)
 
 
 def fingerprint(experiment: Experiment, config: Any) -> str:
     """Return what decides the numbers, as a short hash.
 
     Args:
-        experiment: whose code counts, besides that of the package's lower layers.
+        experiment: whose code counts, with what it imports from this package.
         config: its settings.
 
     Returns:
-        Sixteen hexadecimal digits, of the settings, the code without comments and docstrings,
-        and the versions of the numerical packages.
+        Sixteen hexadecimal digits, of the settings, the code without comments and docstrings, the
+        versions of the numerical packages, and whether JAX computes in 64 bits.
     """
-    package = Path(results.__file__).parent
-    sources = [package / f"{name}.py" for name in _NUMERICS]
-    sources = [path for path in sources if path.is_file()]
-    sources += _modules(experiment.module)
     parts = [json.dumps(dataclasses.asdict(config), sort_keys=True, default=str)]
-    parts += [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES]
-    parts += [_code(path) for path in sources]
+    parts += [f"{name} {_version(name)}" for name in _LIBRARIES]
+    parts += [f"x64 {_machine.x64()}"]
+    parts += [_code(path, path.stat().st_mtime_ns) for path in _sources(experiment.module)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-def origin(provenance: Mapping[str, Any]) -> str:
-    """Say how a stored table came about.
-
-    Args:
-        provenance: that of a table which `run` saved.
-
-    Returns:
-        Time, machine, date, version of JAX and commit in Markdown, without a full stop; the same
-        for rows that were added later, after a semicolon.
-    """
-    parts = [_origin(provenance)]
-    for part in provenance["extra"].get("added", ()):
-        parts.append(f"{', '.join(part['methods'])} later, in {_origin(part)}")
-    return "; ".join(parts)
+def _version(library: str) -> str:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
-def _origin(part: Mapping[str, Any]) -> str:
-    device = part["device"]
-    return (
-        f"{_duration(part['wall_time_s'])} on {device['cpu_model']} ({device['platform']}, "
-        f"{device['cpu_cores']} cores), {part['date'][:10]}, JAX {part['versions']['jax']}, "
-        f"commit `{part['commit']['hash'][:7]}`"
-    )
-
-
-def _modules(name: str) -> list[Path]:
-    """The files of an experiment's module and of the other experiments that it imports."""
-    names, files = [name], []
+def _sources(module: str) -> list[Path]:
+    """The files of a module and of what it imports from this package, and so on."""
+    names, files = [module], []
     for name in names:
         spec = importlib.util.find_spec(name)
         assert spec is not None, name
         files.append(Path(str(spec.origin)))
-        tree = ast.parse(files[-1].read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and node.module == _EXPERIMENTS:
-                names += [
-                    module
-                    for module in (f"{_EXPERIMENTS}.{alias.name}" for alias in node.names)
-                    if module not in names
-                ]
+        names += [other for other in _imported(files[-1]) if other not in names]
     return files
 
 
-def _code(path: Path) -> str:
-    """The syntax tree of a file without its docstrings."""
+def _imported(path: Path) -> list[str]:
+    """The modules of this package that a file imports, without the bookkeeping."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names if _is_own(node.module) else ():
+                whole = f"{node.module}.{alias.name}"
+                found.append(whole if _is_module(whole) else node.module)
+    own = [name for name in dict.fromkeys(found) if _is_own(name)]
+    return [name for name in own if (*name.split("."), "")[1] not in _BOOKKEEPING]
+
+
+def _is_own(name: str) -> bool:
+    return name.partition(".")[0] == _PACKAGE
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # what it is in is not a package
+        return False
+
+
+@functools.cache
+def _code(path: Path, changed: int) -> str:
+    """The syntax tree of a file, which was changed at that time, without its docstrings."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
@@ -305,19 +387,34 @@ def _is_docstring(node: ast.AST) -> bool:
 
 # --------------------------------------------------------------------------------- computing
 
-_Task = tuple[Experiment, str, int, Path, Mapping[str, Any]]
+
+class _Task(NamedTuple):
+    """What a process needs to know to compute a unit."""
+
+    experiment: Experiment
+    config: Any
+    position: int
+    kept: Path
+    fingerprint: str
+    commit: Mapping[str, Any]
+    name: str
 
 
 def _compute(task: _Task) -> tuple[int, float]:
     """Compute and keep one unit; return its position and the seconds that it took."""
-    experiment, preset, index, kept, commit = task
-    unit = experiment.units(experiment.preset(preset))[index]
+    unit = task.experiment.units(task.config)[task.position]
     start = time.perf_counter()
-    with training.quiet():
-        tables = unit.run()
-    seconds = time.perf_counter() - start
-    _keep(kept / unit.name, tables, seconds, commit)
-    return index, seconds
+    try:
+        with training.quiet():
+            tables = unit.run()
+        seconds = time.perf_counter() - start
+        _keep(task, unit.name, tables, seconds)
+    except Exception as error:
+        raise UnitError(
+            f"{task.name}: the unit {unit.name} failed with {type(error).__name__}: {error}",
+            isinstance(error, (ImportError, RemediableError)),
+        ) from error
+    return task.position, seconds
 
 
 def _in_turn(tasks: Sequence[_Task]) -> Iterator[tuple[int, float]]:
@@ -354,81 +451,74 @@ def _kept(experiment: Experiment, preset: str, directory: Path, mark: str) -> Pa
 
 
 def _unfinished(experiment: Experiment, preset: str, directory: Path) -> list[Path]:
-    return sorted((directory / ".partial").glob(f"{experiment.name}-{preset}-" + "?" * 16))
+    """What runs of the preset have left: units, and folders of a publication that was killed."""
+    return sorted((directory / ".partial").glob(f"{experiment.name}-{preset}-*"))
 
 
-def _keep(folder: Path, tables: Tables, seconds: float, commit: Mapping[str, Any]) -> None:
-    """Write the tables of a unit so that its folder is there only when it is whole."""
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    for name, table in tables.items():
-        if table.empty:
-            continue
+def _keep(task: _Task, name: str, tables: Tables, seconds: float) -> None:
+    """Publish the tables of a unit as a set of its own."""
+    tables = {key: table for key, table in tables.items() if not table.empty}
+    made = results.part(
+        tables, seconds, units=[name], fingerprint=task.fingerprint, commit=task.commit
+    )
+    try:
         results.save(
-            table,
+            tables,
             name,
             configuration={},
             seeds=(),
-            wall_time_s=seconds,
-            directory=temporary,
-            allow_missing=_with_missing(table),
-            extra={"peak_memory_mib": _peak_memory()},
-            commit=commit,
+            parts=[made],
+            directory=task.kept,
+            allow_missing=_with_missing(tables),
         )
-    os.replace(temporary, folder)
+    except results.ResultError:
+        if not (task.kept / name).is_dir():  # a process that outlived its run may be faster
+            raise
 
 
-def _finish(
-    experiment: Experiment,
-    preset: str,
+def _publish(
+    name: str,
+    config: Any,
+    made: Sequence[results.ResultSet],
     directory: Path,
-    folders: Sequence[Path],
-    mark: str,
-    commit: Mapping[str, Any],
+    methods: Sequence[str],
+    force: bool,
 ) -> None:
-    """Save the tables of all units in their order."""
-    configuration = dataclasses.asdict(experiment.preset(preset))
-    seeds = configuration.pop("seeds")
-    for name in sorted({path.stem for folder in folders for path in folder.glob("*.json")}):
-        having = [folder for folder in folders if (folder / f"{name}.json").is_file()]
-        parts = [results.load(name, folder) for folder in having]
-        table = pd.concat([part.table for part in parts], ignore_index=True)
-        results.save(
-            table,
-            f"{experiment.name}/{preset}/{name}",
-            configuration=configuration,
-            seeds=seeds,
-            wall_time_s=sum(part.provenance["wall_time_s"] for part in parts),
-            directory=directory,
-            allow_missing=_with_missing(table),
-            extra={
-                "fingerprint": mark,
-                "peak_memory_mib": max(
-                    part.provenance["extra"]["peak_memory_mib"] for part in parts
-                ),
-                "units": len(folders),
-            },
-            commit=commit,
-        )
+    """Publish the tables of all units in their order, below the stored ones if methods join."""
+    settings = dataclasses.asdict(config)
+    seeds = settings.pop("seeds")
+    tables, parts = results.combine(made)
+    extra: Mapping[str, Any] = {}
+    if methods:
+        remarks = {"methods": list(methods), "configuration": settings, "seeds": seeds}
+        added = results.ResultSet(tables, {"name": name, "parts": [p | remarks for p in parts]})
+        stored = results.load_set(name, directory)
+        tables, parts = results.combine([stored, added])
+        settings, seeds, extra = (stored.provenance[k] for k in ("configuration", "seeds", "extra"))
+        settings = settings | {"methods": [*settings["methods"], *methods]}
+    results.save(
+        tables,
+        name,
+        configuration=settings,
+        seeds=seeds,
+        parts=parts,
+        directory=directory,
+        allow_missing=_with_missing(tables),
+        extra=extra,
+        replace=force or bool(methods),
+    )
 
 
-def _with_missing(table: pd.DataFrame) -> list[str]:
-    return [
-        name
-        for name in table
-        if table[name].dtype.kind == "f" and not np.isfinite(table[name]).all()
-    ]
-
-
-def _peak_memory() -> int:
-    """The largest resident memory of this process so far, MiB; 0 where it is not known."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 2**20
+def _with_missing(tables: Tables) -> dict[str, list[str]]:
+    """The columns of each table that have missing or infinite numbers."""
+    return {
+        name: [
+            column
+            for column in table
+            if table[column].dtype.kind == "f" and not np.isfinite(table[column]).all()
+        ]
+        for name, table in tables.items()
+    }
 
 
 # --------------------------------------------------------------------------------- the progress
@@ -465,8 +555,8 @@ def _lines(
         expected_left -= unit.seconds
         left = expected_left * (time.perf_counter() - start) / expected_done
         print(
-            f"{label}: {finished} of {units}, {unit.name} in {_duration(seconds)}; "
-            f"about {_duration(left)} left",
+            f"{label}: {finished} of {units}, {unit.name} in {results.duration(seconds)}; "
+            f"about {results.duration(left)} left",
             file=sys.stderr,
             flush=True,
         )
@@ -490,11 +580,3 @@ def _bar(label: str, total: float, done: float) -> Iterator[Callable[[Unit, floa
         task = bar.add_task(label, total=total, last="")
         bar.update(task, completed=done)
         yield lambda unit, _: bar.update(task, advance=unit.seconds, last=unit.name)
-
-
-def _duration(seconds: float) -> str:
-    """A time in words: seconds, minutes or hours."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"

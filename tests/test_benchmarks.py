@@ -62,9 +62,9 @@ def test_the_data_have_exactly_the_share(skpro_listing: Any, share: float) -> No
 
 
 def test_stored_results_are_those_of_the_settings_and_show_the_law(skpro_listing: Any) -> None:
-    stored = results.load(skpro_listing.RESULT)
+    stored = results.load(f"{skpro_listing.RESULT}/{skpro_listing.TABLE}")
     config, table = skpro_listing.Config(), stored.table
-    assert stored.provenance["commit"]["dirty"] is False
+    assert [part["commit"]["dirty"] for part in stored.provenance["parts"]] == [False]
     assert stored.provenance["extra"]["libraries"]["skpro"] == skpro_listing.VERSION
     assert tuple(stored.provenance["seeds"]) == config.seeds
     assert stored.provenance["configuration"]["epochs"] == config.epochs

@@ -228,13 +228,118 @@ def test_reproduce_lists_what_there_is(
     assert quick.split() == ["toy", "quick", "40", "s", "finished", "Table", "3"]
     assert paper.split() == ["toy", "paper", "2", "min", "0", "of", "2", "parts", "Table", "3"]
     assert toy == [1]
-    stored = tmp_path / "toy" / "quick" / "final.json"
-    provenance = json.loads(stored.read_text())
-    provenance["extra"]["fingerprint"] = "of other code"
-    stored.write_text(json.dumps(provenance))
+    commit = by_other_code(tmp_path / "toy" / "quick")
     assert main(["reproduce", "--list", "--out", str(tmp_path)]) == 0
-    commit = provenance["commit"]["hash"][:7]
     assert f"stored ({commit})" in capsys.readouterr().out
+
+
+def by_other_code(folder: Path) -> str:
+    """Make a stored set one of other code; return the first digits of its commit."""
+    path = folder / "provenance.json"
+    provenance = json.loads(path.read_text())
+    for part in provenance["parts"]:
+        part["fingerprint"] = "of other code"
+    path.write_text(json.dumps(provenance))
+    return str(provenance["parts"][0]["commit"]["hash"][:7])
+
+
+def test_stored_results_are_replaced_by_force_only(
+    toy: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["reproduce", "--preset", "paper", "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    commit = by_other_code(tmp_path / "toy" / "paper")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
+    capsys.readouterr()
+    assert main(arguments) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    place = tmp_path / "toy" / "paper"
+    assert re.fullmatch(
+        rf"error: {place}: results are stored .* {commit}.*--force.*\n", printed.err
+    )
+    assert toy == [1, 2]
+    assert {path: path.read_bytes() for path in before} == before
+    assert main([*arguments, "--force"]) == 0
+    assert toy == [1, 2, 1, 2]
+    assert main([*arguments, "--force"]) == 0  # finished: there is nothing to replace
+    assert toy == [1, 2, 1, 2]
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_an_error_in_a_unit_names_it_and_shows_where_it_was(
+    toy: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    jobs: str,
+) -> None:
+    from ngem_tutorial import runs
+    from ngem_tutorial.reproduction import registry
+
+    units = functools.partial(bad_units, int)
+    bad = dataclasses.replace(
+        registry.EXPERIMENTS["toy"], units=units, presets={"quick": Seeds()}, measured=None
+    )
+    monkeypatch.setattr(registry, "EXPERIMENTS", {"toy": bad})
+    assert runs.Unit  # what the processes import too
+    assert main(["reproduce", "--out", str(tmp_path), "--jobs", jobs]) == 1
+    error = capfd.readouterr().err
+    assert "Traceback" in error
+    assert "in bad_unit" in error
+    assert (
+        error.strip()
+        .splitlines()[-1]
+        .startswith("error: toy/quick: the unit only failed with ValueError: invalid literal")
+    )
+
+
+def test_what_a_unit_lacks_is_said_in_one_line(
+    toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ngem_tutorial.datasets import DatasetError
+    from ngem_tutorial.reproduction import registry
+
+    def missing(text: str) -> None:
+        raise DatasetError("the file is missing")
+
+    bad = dataclasses.replace(
+        registry.EXPERIMENTS["toy"],
+        units=functools.partial(bad_units, missing),
+        presets={"quick": Seeds()},
+    )
+    monkeypatch.setattr(registry, "EXPERIMENTS", {"toy": bad})
+    assert main(["reproduce", "--out", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == (
+        "error: toy/quick: the unit only failed with DatasetError: the file is missing\n"
+    )
+
+
+def test_a_mistake_of_ours_is_no_line_of_error(
+    toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the arguments are checked, a ValueError is a defect, and keeps its traceback."""
+    from ngem_tutorial.reproduction import registry
+
+    bad = dataclasses.replace(registry.EXPERIMENTS["toy"], measured=lambda tables: int("x"))
+    monkeypatch.setattr(registry, "EXPERIMENTS", {"toy": bad})
+    with pytest.raises(ValueError, match="invalid literal"):
+        main(["reproduce", "--out", str(tmp_path)])
+
+
+@dataclasses.dataclass(frozen=True)
+class Seeds:
+    seeds: tuple[int, ...] = (1,)
+
+
+def bad_unit(convert: Any) -> Any:
+    return convert("x")
+
+
+def bad_units(convert: Any, config: Seeds) -> list[Any]:
+    from ngem_tutorial import runs
+
+    return [runs.Unit("only", functools.partial(bad_unit, convert), 1.0)]
 
 
 def test_an_interruption_says_that_nothing_is_lost(
@@ -268,6 +373,8 @@ OPTIONAL = {
     "tensorflow-datasets": "tensorflow_datasets",
     "importlib_resources": "importlib_resources",
     "scikit-learn": "sklearn",
+    "pooch": "pooch",
+    "platformdirs": "platformdirs",
     "kfac-jax": "kfac_jax",
     "matplotlib": "matplotlib",
     "seaborn": "seaborn",

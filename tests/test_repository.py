@@ -119,3 +119,19 @@ def test_one_version_everywhere():
 def test_notebooks_run_alike_by_hand_and_by_make():
     exported = re.findall(r"^export (\w+) := (.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert notebooks.ENVIRONMENT.items() <= dict(exported).items()
+
+
+def test_the_files_under_version_control_are_light() -> None:
+    """Under 20 MB in all: large tables of results are stored compressed."""
+    listing = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    sizes = {
+        name: (ROOT / name).stat().st_size
+        for name in listing.stdout.split("\0")
+        if name and (ROOT / name).is_file()
+    }
+    assert sum(sizes.values()) < 20e6, sorted(sizes.items(), key=lambda item: -item[1])[:10]
+    results = {name: size for name, size in sizes.items() if name.startswith("results/")}
+    assert sum(results.values()) < 4e6
+    assert not [name for name, size in results.items() if name.endswith(".csv") and size > 2**16]

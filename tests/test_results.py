@@ -3,7 +3,9 @@
 import csv
 import datetime
 import hashlib
+import io
 import json
+import lzma
 import os
 import subprocess
 import sys
@@ -17,10 +19,23 @@ from hypothesis import HealthCheck, given, settings
 
 pd = pytest.importorskip("pandas")
 
-from ngem_tutorial import _files, results  # noqa: E402
-from ngem_tutorial.results import ResultError, load, save  # noqa: E402
+from ngem_tutorial import _files, _machine, results  # noqa: E402
+from ngem_tutorial.results import ResultError  # noqa: E402
 
-ARGUMENTS = {"configuration": {"rate": 0.1}, "seeds": [1, 2, 3], "wall_time_s": 1.5}
+ARGUMENTS = {"configuration": {"rate": 0.1}, "seeds": [1, 2, 3]}
+
+
+def save(table, name, *, allow_missing=(), seconds=1.5, **arguments):
+    """Publish a set of one table."""
+    tables = {"table": table}
+    made = results.part(tables, seconds)
+    return results.save(
+        tables, name, parts=[made], allow_missing={"table": allow_missing}, **arguments
+    )
+
+
+def load(name, directory=None):
+    return results.load(f"{name}/table" if isinstance(name, str) else name, directory)
 
 
 def a_table(shift=0.0):
@@ -68,30 +83,65 @@ def test_a_table_of_every_kind_comes_back_exactly(tmp_path):
 def test_what_cannot_come_back_is_not_saved(tmp_path, numbers, text):
     table = pd.DataFrame({"x": numbers, "text": [text] * len(numbers)})
     try:
-        save(table, "any", directory=tmp_path, **ARGUMENTS)
+        save(table, "any", directory=tmp_path, replace=True, **ARGUMENTS)
     except ValueError:
         assert not text.isprintable()  # plain text must be accepted
         return
     pd.testing.assert_frame_equal(load("any", tmp_path).table, table, check_exact=True)
 
 
-def test_the_file_is_plain_and_comparable(tmp_path):
-    path = save(a_table(), "two_gaussians/success.v1", directory=tmp_path, **ARGUMENTS)
-    assert path == tmp_path / "two_gaussians" / "success.v1.csv"
-    content = path.read_bytes()
+def test_small_tables_are_plain_and_comparable(tmp_path):
+    folder = save(a_table(), "two_gaussians/success.v1", directory=tmp_path, **ARGUMENTS)
+    assert folder == tmp_path / "two_gaussians" / "success.v1"
+    content = (folder / "table.csv").read_bytes()
     assert b"\r" not in content
     rows = list(csv.reader(content.decode().splitlines()))
     assert rows[0] == ["method", "seed", "nll", "collapsed"]
     assert rows[1] == ["nll", "1", "0.30000000000000004", "True"]
     assert len(rows) == 4
     save(a_table(), "again", directory=tmp_path, **ARGUMENTS)
-    assert (tmp_path / "again.csv").read_bytes() == content
-    assert sorted(p.name for p in tmp_path.rglob("*") if p.is_file()) == [
-        "again.csv",
-        "again.json",
-        "success.v1.csv",
-        "success.v1.json",
+    assert (tmp_path / "again" / "table.csv").read_bytes() == content
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()) == [
+        "again/provenance.json",
+        "again/table.csv",
+        "two_gaussians/success.v1/provenance.json",
+        "two_gaussians/success.v1/table.csv",
     ]
+
+
+def test_large_tables_are_compressed_to_the_same_bytes_each_time(tmp_path):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"method": ["NLL", "SGEM"] * 5000, "nll": rng.normal(size=10_000)})
+    folders = [save(table, name, directory=tmp_path, **ARGUMENTS) for name in ("one", "two")]
+    assert [p.name for p in sorted(folders[0].iterdir())] == ["provenance.json", "table.csv.xz"]
+    content, again = ((folder / "table.csv.xz").read_bytes() for folder in folders)
+    assert content == again
+    plain = lzma.decompress(content)  # what any tool shows of it
+    assert pd.read_csv(io.BytesIO(plain))["method"].tolist() == table["method"].tolist()
+    assert len(content) < len(plain) / 2
+    pd.testing.assert_frame_equal(load("one", tmp_path).table, table, check_exact=True)
+
+
+def test_a_change_of_a_compressed_table_is_seen_in_the_summary(tmp_path):
+    table = pd.DataFrame(
+        {
+            "method": ["NLL"] * 3 + ["SGEM"],
+            "seed": [1, 2, 3, 4],
+            "image": [f"{i:04x}" for i in range(4)],
+            "nll": [1.0, 2.0, np.nan, 6.0],
+            "yes": [True, False, True, True],
+        }
+    )
+    save(table, "run", directory=tmp_path, allow_missing=["nll"], **ARGUMENTS)
+    found = load("run", tmp_path).provenance["tables"]["table"]["summary"]
+    assert found["method"] == {"counts": {"NLL": 3, "SGEM": 1}}
+    assert found["seed"] == {"min": 1.0, "mean": 2.5, "max": 4.0}
+    assert found["nll"] == {"min": 1.0, "mean": 3.0, "max": 6.0, "not_finite": 1}
+    assert found["yes"] == {"counts": {"False": 1, "True": 3}}
+    many = pd.DataFrame({"image": [f"{i:04x}" for i in range(40)]})
+    save(many, "many", directory=tmp_path, **ARGUMENTS)
+    summary = load("many", tmp_path).provenance["tables"]["table"]["summary"]
+    assert summary == {"image": {"distinct": 40}}
 
 
 def test_object_strings_and_filtered_rows_are_accepted(tmp_path):
@@ -113,12 +163,12 @@ def test_the_provenance_says_how_the_table_came_about(tmp_path):
         "run",
         configuration=configuration,
         seeds=range(1, 4),
-        wall_time_s=12,
+        seconds=12,
         directory=tmp_path,
-        extra={"note": "é"},
+        extra={"note": "two  blanks, [1,  2] é"},
     )
     provenance = load("run", tmp_path).provenance
-    assert provenance == json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    assert provenance == json.loads((path / "provenance.json").read_text(encoding="utf-8"))
     assert provenance["name"] == "run"
     assert provenance["configuration"] == {
         "hidden": [128, 128],
@@ -126,19 +176,23 @@ def test_the_provenance_says_how_the_table_came_about(tmp_path):
         "deep": {"flag": None},
     }
     assert provenance["seeds"] == [1, 2, 3]
-    assert provenance["wall_time_s"] == 12.0
-    assert provenance["extra"] == {"note": "é"}
-    date = datetime.datetime.fromisoformat(provenance["date"])
+    assert provenance["extra"] == {"note": "two  blanks, [1,  2] é"}
+    (part,) = provenance["parts"]
+    assert part["seconds"] == results.seconds(provenance) == 12.0
+    assert part["peak_memory_mib"] > 10
+    date = datetime.datetime.fromisoformat(part["date"])
     assert date.utcoffset() == datetime.timedelta(0)
     assert before <= date <= datetime.datetime.now(datetime.UTC)
-    assert provenance["rows"] == 3
-    assert list(provenance["columns"].items()) == [
+    assert part["rows"] == {"table": [[0, 3]]}
+    table = provenance["tables"]["table"]
+    assert table["rows"] == 3
+    assert list(table["columns"].items()) == [
         ("method", "str"),
         ("seed", "int64"),
         ("nll", "float64"),
         ("collapsed", "bool"),
     ]
-    assert provenance["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert table["sha256"] == hashlib.sha256((path / "table.csv").read_bytes()).hexdigest()
 
 
 def test_the_provenance_names_the_machine_and_the_software(tmp_path):
@@ -147,13 +201,15 @@ def test_the_provenance_names_the_machine_and_the_software(tmp_path):
     import optax
 
     save(a_table(), "run", directory=tmp_path, **ARGUMENTS)
-    provenance = load("run", tmp_path).provenance
-    versions = provenance["versions"]
+    (part,) = load("run", tmp_path).provenance["parts"]
+    versions = part["versions"]
     assert versions["python"] == ".".join(str(part) for part in sys.version_info[:3])
     for module in (jax, jaxlib, flax, optax, np, pd):
         assert versions[module.__name__] == module.__version__
     assert "ngem_tutorial" in versions
-    device = provenance["device"]
+    assert "kfac_jax" in versions
+    device = part["device"]
+    assert device["x64"] is False
     assert device["platform"] == jax.default_backend()
     assert device["count"] == jax.device_count()
     assert device["cpu_cores"] == os.cpu_count()
@@ -179,7 +235,7 @@ def checkout(tmp_path, monkeypatch):
     git(package.parent, "init", "-q")
     git(package.parent, "add", ".")
     git(package.parent, "commit", "-q", "-m", "first")
-    monkeypatch.setattr(results, "_PACKAGE", package)
+    monkeypatch.setattr(_machine, "PACKAGE", package)
     return package
 
 
@@ -187,12 +243,12 @@ def test_the_commit_is_the_one_of_the_package(checkout, tmp_path, monkeypatch):
     head = git(checkout, "rev-parse", "HEAD")
 
     def commit():
-        save(a_table(), "run", **ARGUMENTS)  # also tests the default directory
-        return load("run").provenance["commit"]
+        save(a_table(), "run", replace=True, **ARGUMENTS)  # also tests the default directory
+        return load("run").provenance["parts"][0]["commit"]
 
     assert commit() == {"hash": head, "dirty": False}
     assert commit() == {"hash": head, "dirty": False}  # the results of runs do not count
-    assert (checkout.parent / "results" / "run.csv").is_file()
+    assert (checkout.parent / "results" / "run" / "table.csv").is_file()
     (checkout / "new.py").write_text("")
     assert commit() == {"hash": head, "dirty": True}
     (checkout / "new.py").unlink()
@@ -205,10 +261,10 @@ def test_the_commit_is_unknown_outside_of_the_repository(checkout, tmp_path, mon
     stranger = checkout.parent / "site-packages" / "package"  # inside, but not part of it
     stranger.mkdir(parents=True)
     (stranger / "__init__.py").write_text("")
-    assert results._commit(stranger) == unknown
-    assert results._commit(tmp_path) == unknown
+    assert _machine.commit(stranger) == unknown
+    assert _machine.commit(tmp_path) == unknown
     monkeypatch.setenv("PATH", "")  # no git at all
-    assert results._commit(checkout) == unknown
+    assert _machine.commit(checkout) == unknown
 
 
 def test_an_installed_package_has_no_default_directory(checkout, monkeypatch):
@@ -284,9 +340,9 @@ def test_missing_values_must_be_announced_for_the_right_column(tmp_path):
         ({"extra": {"a": b"x"}}, r"extra\['a'\] .* bytes"),
         ({"seeds": [1, 2.5]}, "seeds must be whole numbers, got 2.5"),
         ({"seeds": [True]}, "seeds must be whole numbers, got True"),
-        ({"wall_time_s": float("nan")}, "wall_time_s must be a number of seconds, got nan"),
-        ({"wall_time_s": -1.0}, "wall_time_s must be"),
-        ({"wall_time_s": "long"}, "wall_time_s must be"),
+        ({"seconds": float("nan")}, "seconds must be a number of seconds, got nan"),
+        ({"seconds": -1.0}, "seconds must be"),
+        ({"seconds": "long"}, "seconds must be"),
     ],
 )
 def test_unfit_arguments_are_rejected_and_nothing_is_written(tmp_path, changed, message):
@@ -301,6 +357,8 @@ def test_unfit_names_are_rejected(tmp_path, name):
         save(a_table(), name, directory=tmp_path, **ARGUMENTS)
     with pytest.raises(ValueError, match="name must be"):
         load(name, tmp_path)
+    with pytest.raises(ValueError, match="name must be"):
+        results.load_set(name, tmp_path)
 
 
 # ------------------------------------------------------------------------------ load rejects
@@ -314,18 +372,23 @@ def saved(tmp_path):
 
 
 def edit_provenance(folder, **changes):
-    path = folder / "run.json"
+    path = folder / "run" / "provenance.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-@pytest.mark.parametrize("missing", ["run.csv", "run.json"])
+def edit_table(folder, **changes):
+    tables = results.read_provenance("run", folder)["tables"]
+    edit_provenance(folder, tables={"table": {**tables["table"], **changes}})
+
+
+@pytest.mark.parametrize("missing", ["table.csv", "provenance.json"])
 def test_a_missing_file_is_named(saved, missing):
-    (saved / missing).unlink()
+    (saved / "run" / missing).unlink()
     with pytest.raises(
         ResultError, match=r"cannot be read \(No such file.* run its experiment"
     ) as e:
         load("run", saved)
-    assert str(saved / missing) in str(e.value)
+    assert str(saved / "run" / missing) in str(e.value)
 
 
 @pytest.mark.parametrize(
@@ -339,14 +402,16 @@ def test_a_missing_file_is_named(saved, missing):
     ],
 )
 def test_a_changed_table_is_rejected(saved, change):
-    path = saved / "run.csv"
+    path = saved / "run" / "table.csv"
     path.write_bytes(change(path.read_bytes()))
-    with pytest.raises(ResultError, match=r"run\.csv: does not match its provenance: its SHA-256"):
+    with pytest.raises(
+        ResultError, match=r"table\.csv: does not match its provenance: its SHA-256"
+    ):
         load("run", saved)
 
 
 def test_line_ends_are_named_as_the_cause(saved):
-    path = saved / "run.csv"
+    path = saved / "run" / "table.csv"
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
     with pytest.raises(ResultError, match="must end in LF"):
         load("run", saved)
@@ -355,7 +420,7 @@ def test_line_ends_are_named_as_the_cause(saved):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rows": 4}, "has 3 rows where its provenance says 4"),
+        ({"rows": 4}, r"do not have each of the 4 rows of 'table' once: \[\[0, 3\]\]"),
         ({"columns": {"method": "str"}}, "its columns are .* not .'method'."),
         ({"columns": ["method"]}, "does not match its provenance"),
         (
@@ -368,8 +433,24 @@ def test_line_ends_are_named_as_the_cause(saved):
         ),
         ({"columns": {"method": "strange"}}, "does not match its provenance"),
         ({"sha256": "0" * 64}, "not 0{64}"),
+    ],
+)
+def test_a_changed_description_of_a_table_is_rejected(saved, changes, message):
+    edit_table(saved, **changes)
+    with pytest.raises(ResultError, match=message):
+        load("run", saved)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
         ({"name": "other"}, "is the provenance of 'other'"),
-        ({"format": 99}, "has the format 99, not 1"),
+        ({"format": 99}, "has the format 99, not 2"),
+        ({"parts": []}, "do not have each of the 3 rows of 'table' once"),
+        ({"parts": [{"rows": {"table": [[0, 3]]}}]}, "lack date, seconds, .* in number 0"),
+        ({"parts": [3]}, "is not the provenance of a set"),
+        ({"tables": [3]}, "is not the provenance of a set"),
+        ({"tables": {"table": {"rows": 3}}}, "lack file, sha256, .* of the table 'table'"),
     ],
 )
 def test_a_changed_provenance_is_rejected(saved, changes, message):
@@ -383,9 +464,131 @@ def test_a_changed_provenance_is_rejected(saved, changes, message):
     [("{", "is not valid JSON"), ("", "is not valid JSON"), ("[]", "is not the"), ("{}", "lacks")],
 )
 def test_an_unreadable_provenance_is_rejected(saved, text, message):
-    (saved / "run.json").write_text(text)
+    (saved / "run" / "provenance.json").write_text(text)
     with pytest.raises(ResultError, match=message):
         load("run", saved)
+
+
+def test_a_table_that_the_set_does_not_have_is_named(saved):
+    with pytest.raises(ResultError, match=r"run: has no table 'other', but table"):
+        results.load("run/other", saved)
+    with pytest.raises(ValueError, match="SET/TABLE, got 'run'"):
+        results.load("run", saved)
+
+
+def test_a_damaged_compressed_table_is_rejected(tmp_path):
+    table = pd.DataFrame({"x": np.random.default_rng(0).normal(size=10_000)})
+    path = save(table, "run", directory=tmp_path, **ARGUMENTS) / "table.csv.xz"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ResultError, match=r"table\.csv\.xz: does not match its provenance"):
+        load("run", tmp_path)
+    path.write_bytes(b"no compressed file")
+    with pytest.raises(ResultError, match="does not match its provenance"):
+        load("run", tmp_path)
+
+
+# ------------------------------------------------------------------------------ sets as a whole
+
+
+def test_a_stored_set_is_kept_unless_it_is_to_be_replaced(saved):
+    with pytest.raises(ResultError, match="run: there is a set of this name"):
+        save(a_table(shift=1.0), "run", directory=saved, **ARGUMENTS)
+    pd.testing.assert_frame_equal(load("run", saved).table, a_table())
+    save(a_table(shift=1.0), "run", directory=saved, replace=True, **ARGUMENTS)
+    pd.testing.assert_frame_equal(load("run", saved).table, a_table(shift=1.0))
+
+
+def test_a_table_of_another_name_leaves_nothing_of_the_old_set(saved):
+    """A stray file in the folder is no table either."""
+    tables = {"renamed": a_table()}
+    (saved / "run" / "stray.csv").write_text("x\n1\n")
+    made = [results.part(tables, 1.0)]
+    results.save(tables, "run", parts=made, directory=saved, replace=True, **ARGUMENTS)
+    assert list(results.load_set("run", saved).tables) == ["renamed"]
+    names = sorted(path.name for path in (saved / "run").iterdir())
+    assert names == ["provenance.json", "renamed.csv"]
+
+
+def test_parts_must_have_each_row_once(tmp_path):
+    tables = {"table": a_table()}
+    one, two = results.part(tables, 1.0), results.part(tables, 1.0)
+    for rows in ([[0, 2]], [[0, 3], [2, 3]], [[1, 3]], [[0, 4]]):
+        one["rows"] = {"table": rows}
+        with pytest.raises(ValueError, match="parts do not have each of the 3 rows"):
+            results.save(tables, "run", parts=[one], directory=tmp_path, **ARGUMENTS)
+    one["rows"], two["rows"] = {"table": [[0, 1], [2, 3]]}, {"table": [[1, 2]]}
+    results.save(tables, "run", parts=[one, two], directory=tmp_path, **ARGUMENTS)
+    assert len(load("run", tmp_path).provenance["parts"]) == 2
+
+
+def test_sets_are_combined_with_the_rows_of_each_machine():
+    def of(machine, seconds, seed, **more):
+        tables = {"final": pd.DataFrame({"seed": [seed]}), **more}
+        made = results.part(tables, seconds, units=[f"seed={seed}"])
+        made["device"] = made["device"] | {"cpu_model": machine}
+        made["peak_memory_mib"] = 100 * seed
+        return results.ResultSet(tables, {"name": f"seed={seed}", "parts": [made]})
+
+    curve = pd.DataFrame({"update": [0, 1]})
+    sets = [of("A", 1.0, 1), of("B", 2.0, 2, curve=curve), of("A", 4.0, 3, curve=curve)]
+    tables, (first, second) = results.combine(sets)
+    assert tables["final"]["seed"].tolist() == [1, 2, 3]
+    assert tables["curve"]["update"].tolist() == [0, 1, 0, 1]
+    assert first["rows"] == {"final": [[0, 1], [2, 3]], "curve": [[2, 4]]}
+    assert second["rows"] == {"final": [[1, 2]], "curve": [[0, 2]]}
+    assert (first["seconds"], second["seconds"]) == (5.0, 2.0)
+    assert (first["peak_memory_mib"], second["peak_memory_mib"]) == (300, 200)
+    assert first["units"] == ["seed=1", "seed=3"]
+    assert [part["device"]["cpu_model"] for part in (first, second)] == ["A", "B"]
+
+    neighbours = results.combine([of("A", 1.0, 1), of("A", 1.0, 2)])[1]
+    assert [part["rows"] for part in neighbours] == [{"final": [[0, 2]]}]
+    other = results.ResultSet({"final": pd.DataFrame({"x": [1]})}, sets[0].provenance)
+    with pytest.raises(ResultError, match=r"'final' has the columns \['x'\], .* have \['seed'\]"):
+        results.combine([sets[0], other])
+
+
+def test_the_origin_of_a_set_is_told_part_by_part():
+    def part(seconds, commit, **more):
+        return {
+            "seconds": seconds,
+            "device": {"cpu_model": "Abacus 3", "platform": "cpu", "cpu_cores": 2},
+            "date": "2026-01-02T03:04:05+00:00",
+            "versions": {"jax": "0.10.2"},
+            "commit": {"hash": commit * 40},
+            **more,
+        }
+
+    machine = "on Abacus 3 (cpu, 2 cores), 2026-01-02, JAX 0.10.2, commit"
+    assert results.origin({"parts": [part(30.0, "a")]}) == f"30 s {machine} `aaaaaaa`"
+    both = {"parts": [part(600.0, "a"), part(7200.0, "b", methods=["A", "B"])]}
+    assert results.origin(both) == (
+        f"10 min {machine} `aaaaaaa`; A, B later, in 2.0 h {machine} `bbbbbbb`"
+    )
+    assert results.seconds(both) == 7800.0
+
+
+STORED = sorted(
+    str(path.parent.relative_to(results.default_directory()))
+    for path in results.default_directory().rglob("provenance.json")
+    if "quick" not in path.parts and ".partial" not in path.parts
+)
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_a_stored_set_has_the_files_that_it_names_and_no_others(name):
+    stored = results.load_set(name)  # checks each table
+    folder = results.default_directory() / name
+    names = {table["file"] for table in stored.provenance["tables"].values()}
+    assert {path.name for path in folder.iterdir()} == names | {"provenance.json"}
+    for table, described in stored.provenance["tables"].items():
+        counted = described["summary"].get("method", {"counts": {}})["counts"]
+        if counted:
+            assert counted == stored.tables[table]["method"].value_counts().to_dict()
+
+
+def test_there_are_stored_sets():
+    assert len(STORED) >= 10
 
 
 # ------------------------------------------------------------------------------- interruptions
@@ -395,66 +598,79 @@ class Crash(BaseException):
     """Stands in for an interruption at the worst moment."""
 
 
-def test_a_crash_between_the_files_is_noticed(saved, monkeypatch):
-    original, calls = results.write_atomically, []
+def two_tables(shift=0.0):
+    return {"a": a_table(shift), "b": a_table(shift)}
 
-    def write(path, content):
-        calls.append(path.suffix)
-        if path.suffix == ".json":
+
+@pytest.mark.parametrize("replace", [False, True])
+@pytest.mark.parametrize(
+    ("function", "call"),
+    [
+        *[("fsync", call) for call in (1, 2, 3)],
+        *[("replace", call) for call in (1, 2, 3)],
+        *[("rename", call) for call in (1, 2)],
+    ],
+)
+def test_a_crash_at_any_moment_leaves_the_old_set_whole(
+    tmp_path, monkeypatch, replace, function, call
+):
+    def publish(tables):
+        made = [results.part(tables, 1.0)]
+        results.save(tables, "run", parts=made, directory=tmp_path, replace=replace, **ARGUMENTS)
+
+    if replace:
+        publish(two_tables())
+    real, calls = getattr(os, function), []
+
+    def crash(*arguments):
+        calls.append(arguments)
+        if len(calls) == call:
             raise Crash
-        original(path, content)
+        return real(*arguments)
 
-    monkeypatch.setattr(results, "write_atomically", write)
+    monkeypatch.setattr(os, function, crash)
+    if (function, call, replace) == ("rename", 2, False):
+        publish(two_tables(shift=1.0))  # there is one rename only, and it is the publication
+        return
     with pytest.raises(Crash):
-        save(a_table(shift=1.0), "run", directory=saved, **ARGUMENTS)
-    assert calls == [".csv", ".json"]
-    with pytest.raises(ResultError, match="does not match its provenance"):
-        load("run", saved)
-    with pytest.raises(Crash):
-        save(a_table(), "fresh", directory=saved, **ARGUMENTS)
-    with pytest.raises(ResultError, match=r"fresh\.json: cannot be read"):
-        load("fresh", saved)
-
-
-@pytest.mark.parametrize("moment", ["fsync", "replace"])
-def test_a_crash_in_the_middle_of_a_write_leaves_the_old_result(saved, monkeypatch, moment):
-    def crash(*_):
-        raise Crash
-
-    monkeypatch.setattr(_files.os, moment, crash)
-    with pytest.raises(Crash):
-        save(a_table(shift=1.0), "run", directory=saved, **ARGUMENTS)
+        publish(two_tables(shift=1.0))
     monkeypatch.undo()
-    pd.testing.assert_frame_equal(load("run", saved).table, a_table())
-    assert sorted(path.name for path in saved.iterdir()) == ["run.csv", "run.json"]
+    if replace:
+        for table in results.load_set("run", tmp_path).tables.values():
+            pd.testing.assert_frame_equal(table, a_table())
+    left = [path.name for path in tmp_path.iterdir()]
+    assert left == (["run"] if replace else [])
 
 
 KILLED = """
 import os, sys
 from pathlib import Path
-from ngem_tutorial import _files
+import pandas as pd
+from ngem_tutorial import results
 
-def kill(descriptor):
+def kill(*arguments):
     os._exit(9)  # as by SIGKILL: no handler, no clean-up
 
-_files.os.fsync = kill
-_files.write_atomically(Path(sys.argv[1]), b"half of a table")
+os.rename = kill
+tables = {name: pd.DataFrame({"x": [9.0]}) for name in "ab"}
+results.save(tables, "run", configuration={}, seeds=[], parts=[results.part(tables, 1.0)],
+             directory=Path(sys.argv[1]), replace=True)
 """
 
 
-def test_a_killed_process_leaves_the_old_result(saved):
-    ended = subprocess.run([sys.executable, "-c", KILLED, str(saved / "run.csv")], check=False)
+def test_a_killed_process_leaves_the_old_set(saved):
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(saved)], check=False)
     assert ended.returncode == 9
-    assert len(list(saved.iterdir())) == 3  # the temporary file stays behind, and is not looked at
+    assert sorted(path.name for path in saved.iterdir()) == [".partial", "run"]
     pd.testing.assert_frame_equal(load("run", saved).table, a_table())
 
 
-def test_a_full_disk_is_reported_and_leaves_the_old_result(saved, monkeypatch):
+def test_a_full_disk_is_reported_and_leaves_the_old_set(saved, monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(_files.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        save(a_table(shift=1.0), "run", directory=saved, **ARGUMENTS)
+        save(a_table(shift=1.0), "run", directory=saved, replace=True, **ARGUMENTS)
     monkeypatch.undo()
     pd.testing.assert_frame_equal(load("run", saved).table, a_table())

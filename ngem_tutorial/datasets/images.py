@@ -109,7 +109,8 @@ def mnist(
        that folder or its subfolder `mnist`. If files are missing there, that is an error;
     2. else the cache, where an earlier download put them: `NGEM_CACHE_DIR`, or the usual place
        for caches on the platform, e.g. `~/.cache/ngem_tutorial`;
-    3. else a download through tensorflow-datasets (without TensorFlow), into the cache.
+    3. else a download by pooch, from the addresses and with the checksums of
+       tensorflow-datasets (without TensorFlow), into the cache.
 
     Args:
         split: "train" (60,000 images) or "test" (10,000).
@@ -122,7 +123,8 @@ def mnist(
         ValueError: if there is no such split.
         DatasetError: if a file is missing, truncated, corrupted or of the wrong shape, or if the
             download fails. The message names the file, what is wrong and what to do.
-        ImportError: if the files have to be downloaded and tensorflow-datasets is not installed.
+        ImportError: if the files have to be downloaded and pooch or tensorflow-datasets is not
+            installed.
 
     References:
         LeCun, Cortes and Burges, "The MNIST database of handwritten digits".
@@ -207,38 +209,36 @@ def _content(path: Path, size: int, remedy: str) -> bytes:
 
 
 def _download_mnist(cache: Path) -> None:
-    """Download MNIST with tensorflow-datasets' own manager and checksums, into `cache`/mnist.
+    """Download MNIST from the addresses that tensorflow-datasets knows, into `cache`/mnist.
 
     Only files whose content was checked get there, each in one step.
     """
+    pooch = require("pooch", "pooch")
     tfds = require("tensorflow_datasets", "tensorflow-datasets")
     known = tfds.builder_cls("mnist").url_infos  # from addresses to sizes and checksums
-    addresses = {Path(address).name: address for address in known}
-    files = [file for split in _MNIST.values() for file in split]
+    files = {f"{file.name}.gz": file for split in _MNIST.values() for file in split}
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".download-", dir=cache) as folder:
-            _check_connection(next(iter(known)))
-            manager = tfds.download.DownloadManager(
-                download_dir=folder, url_infos=known, force_checksums_validation=True
-            )
-            paths = manager.download({file.name: addresses[f"{file.name}.gz"] for file in files})
-            for file in files:  # all of them are checked before the first is kept
-                _read_idx(Path(paths[file.name]), file, "Try again.")
-            for file in files:
-                content = gzip.decompress(Path(paths[file.name]).read_bytes())
+            paths = {
+                Path(address).name: Path(
+                    pooch.retrieve(
+                        address, f"sha256:{info.checksum}", fname=Path(address).name, path=folder
+                    )
+                )
+                for address, info in known.items()
+            }
+            for name, file in files.items():  # all of them are checked before the first is kept
+                _read_idx(paths[name], file, "Try again.")
+            for name, file in files.items():
+                content = gzip.decompress(paths[name].read_bytes())
                 write_atomically(cache / "mnist" / file.name, content)
     except DatasetError:
         raise
-    except Exception as error:  # whatever the network, the manager or the file system raise
+    except Exception as error:  # whatever the network, pooch or the file system raise
         raise DatasetError(
             f"{cache / 'mnist'}: MNIST is not there, and downloading it failed "
             f"({type(error).__name__}: {error}). Connect to the network and try again, or put the "
             "four IDX files of MNIST in a folder and name it by the environment variable "
             "NGEM_DATA_DIR."
         ) from error
-
-
-def _check_connection(address: str) -> None:
-    """Fail at once without a network: the download manager would try again for minutes."""
-    require("requests", "requests").head(address, timeout=30)

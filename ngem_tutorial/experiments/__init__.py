@@ -1,1 +1,1 @@
-"""The experiments of the book, one file each: `PRESETS`, `run(config)` and what it needs."""
+"""The experiments of the book, one file each: `PRESETS`, `units(config)` and what is theirs."""

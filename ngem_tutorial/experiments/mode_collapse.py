@@ -19,12 +19,11 @@ from flax import nnx
 
 from ngem_tutorial import em
 from ngem_tutorial.datasets import Sample, two_gaussians
-from ngem_tutorial.experiments import two_gaussians as free
 from ngem_tutorial.experiments import two_sinusoids as conditional
+from ngem_tutorial.experiments._shared import draw_mixture, mixture_of
 from ngem_tutorial.experiments.methods import get_objective, get_relaxation, slug
 from ngem_tutorial.experiments.two_sinusoids import Reading
-from ngem_tutorial.metrics import weight_entropy
-from ngem_tutorial.mixtures import GaussianMixture
+from ngem_tutorial.metrics import collapse, weight_entropy
 from ngem_tutorial.networks import PlainMixture
 from ngem_tutorial.objectives import nll
 from ngem_tutorial.runs import Unit
@@ -137,7 +136,7 @@ def train(config: Config, weight: float, method: str, learning_rate: float) -> F
         optimizer=optax.sgd,
         seeds=config.seeds,
         metrics={"nll": nll, "entropy": weight_entropy},
-        probes={"mixture": _mixture},
+        probes={"mixture": mixture_of},
         record_at=(updates,),
         on_nonfinite="record",
         label=f"{method}, weight {weight:g}, β = {learning_rate:g}",
@@ -146,11 +145,7 @@ def train(config: Config, weight: float, method: str, learning_rate: float) -> F
 
 def _make_model(rngs: nnx.Rngs) -> PlainMixture:
     """Logits and means from N(0, 1), scales of one."""
-    return free.make_model(rngs, "log_scale", (1.0, 1.0))
-
-
-def _mixture(model: PlainMixture) -> GaussianMixture:
-    return model()
+    return draw_mixture(rngs, "log_scale", (1.0, 1.0))
 
 
 def outcomes(config: Config, weight: float, result: Fit) -> pd.DataFrame:
@@ -170,7 +165,7 @@ def outcomes(config: Config, weight: float, result: Fit) -> pd.DataFrame:
     sample = data(config, weight)
     _, log_likelihood = em.iterate(em.em_step, sample.truth, sample.y, 100)
     mixture = jax.tree.map(lambda leaf: leaf[:, -1], result.probes["mixture"])
-    end = conditional.against(sample.truth, mixture)
+    end = collapse(sample.truth, mixture, conditional.COLLAPSED)
     failed = pd.DataFrame(result.columns())["failed_at"]
     values = pd.DataFrame(
         {

@@ -34,9 +34,10 @@ from ngem_tutorial.datasets import (
 from ngem_tutorial.experiments import inverse_mnist, update_cost
 from ngem_tutorial.experiments import two_gaussians as free
 from ngem_tutorial.experiments import uci_regression as regression
+from ngem_tutorial.experiments._shared import draw_mixture, evaluate, mixture_of
 from ngem_tutorial.experiments.methods import slug
 from ngem_tutorial.fisher import PRECONDITIONERS, Coordinate, Preconditioner
-from ngem_tutorial.metrics import weight_entropy
+from ngem_tutorial.metrics import mode_errors, regression_scores, weight_entropy
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.networks import MixtureDensityNetwork, PlainMixture
 from ngem_tutorial.objectives import ngem, nll, relaxation_schedule
@@ -294,20 +295,12 @@ def _points(config: Config, task: Free, size: int, key: int) -> Sample:
 
 @cache
 def _free_model(start: str, components: int) -> partial[PlainMixture]:
-    return partial(_make_free_model, free.INITIALISATIONS[start], components)
-
-
-def _make_free_model(
-    interval: tuple[float, float], components: int, rngs: nnx.Rngs
-) -> PlainMixture:
-    key = jax.random.split(rngs(), 3)
-    share = jax.random.uniform(key[2], (components, 2), minval=jnp.finfo(jnp.float32).eps)
-    mixture = GaussianMixture(
-        jax.random.normal(key[0], (components,)),
-        jax.random.normal(key[1], (components, 2)),
-        interval[0] + (interval[1] - interval[0]) * share,
+    return partial(
+        draw_mixture,
+        coordinate="log_scale",
+        initial_scale=free.INITIALISATIONS[start],
+        num_components=components,
     )
-    return PlainMixture(mixture, "log_scale")
 
 
 def _run_free(config: Config, task: Free) -> dict[str, pd.DataFrame]:
@@ -323,12 +316,13 @@ def _run_free(config: Config, task: Free) -> dict[str, pd.DataFrame]:
                 _free_model(task.start, task.components), objective, None, sample.y,
                 epochs=task.epochs, batch_size=1, learning_rate=rate,
                 relaxation=_schedule(initial, updates), optimizer=_falling(optax.sgd, updates),
-                seeds=range(1, task.seeds + 1), probes={"mixture": _mixture},
+                seeds=range(1, task.seeds + 1), probes={"mixture": mixture_of},
                 record_at=_record_at(updates), on_nonfinite="record",
                 label=f"{method}, {task.components} components, β = {rate:g}",
             )  # fmt: skip
             mixture = jax.tree.map(lambda leaf: jnp.asarray(leaf[:, -1]), result.probes["mixture"])
-            judged = _against(_one(_one(sample.truth)), jax.tree.map(lambda a: a[:, None], mixture))
+            runs = jax.tree.map(lambda leaf: leaf[:, None], mixture)
+            judged = _judged(_one(_one(sample.truth)), runs)
             held_out = _mean_nll(mixture, test.y) - float(nll(test.truth, test.y).mean())
             labels = {
                 "task": "Two-Gaussians" if task.modes == 2 else f"{task.modes} Gaussians",
@@ -338,10 +332,6 @@ def _run_free(config: Config, task: Free) -> dict[str, pd.DataFrame]:
             rows = judged | {"test_excess": np.asarray(held_out)}
             tables.append(_tables(labels, [result], best, rows))
     return _joined(tables)
-
-
-def _mixture(model: PlainMixture) -> GaussianMixture:
-    return model()
 
 
 @jax.jit
@@ -406,8 +396,8 @@ def _run_network(config: Config, task: Network, method: str) -> dict[str, pd.Dat
                 record_at=_record_at(task.updates), on_nonfinite="record",
                 label=f"{task.task}, {method}, seed {seed}",
             )  # fmt: skip
-            mixture = _call(result.model(), test.x)
-            judged = _against(_one(test.truth(test.x)), _one(mixture))
+            mixture = evaluate(result.model(), test.x)
+            judged = _judged(_one(test.truth(test.x)), _one(mixture))
             held_out = nll(mixture, test.y).mean(keepdims=True) - best_test
             results.append(result)
             rows.append(judged | {"test_excess": np.asarray(held_out)})
@@ -418,11 +408,6 @@ def _run_network(config: Config, task: Network, method: str) -> dict[str, pd.Dat
         together = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
         tables.append(_tables(labels, results, best, together))
     return _joined(tables)
-
-
-@nnx.jit
-def _call(model: MixtureDensityNetwork, x: jax.Array) -> GaussianMixture:
-    return model(x)
 
 
 # ------------------------------------------------------------------------------------ regression
@@ -444,8 +429,8 @@ def _run_regression(task: Regression, method: str) -> dict[str, pd.DataFrame]:
             seeds=(seed,), record_at=(updates,), on_nonfinite="record",
             label=f"{task.dataset}, {method}, seed {seed}",
         )  # fmt: skip
-        mixture = _call(result.model(), jnp.asarray(data.x_test))
-        scores = regression.scores(mixture, jnp.asarray(data.y_test))
+        mixture = evaluate(result.model(), jnp.asarray(data.x_test))
+        scores = regression_scores(mixture, jnp.asarray(data.y_test))
         failed = int(pd.DataFrame(result.columns())["failed_at"].iloc[-1])
         numbers = {k: float(v) if failed < 0 else np.nan for k, v in scores.items()}
         labels = {"task": task.dataset, "method": method, "seed": seed}
@@ -490,32 +475,6 @@ def _record_at(updates: int) -> tuple[int, ...]:
     return tuple(np.unique(grid).tolist())
 
 
-def _against(truth: GaussianMixture, mixture: GaussianMixture) -> dict[str, np.ndarray]:
-    """Compare mixtures `(runs, inputs)` with the truth `(1, inputs)`: numbers for each run.
-
-    Each component counts for the mode of the truth whose mean is nearest to its own in the truth's
-    scales. `weight_error` is the largest error of a mode's weight, averaged over the inputs;
-    `weight_bias` the largest error of the modes' weights after averaging over the inputs;
-    `mean_error` the root mean square error of the predicted mean in the truth's own standard
-    deviations; `variance_ratio` the geometric mean of the predicted over the true variance.
-    """
-    # Shapes (runs, inputs, components, modes).
-    shift = mixture.means[..., :, None, :] - truth.means[..., None, :, :]
-    nearest = jnp.argmin(jnp.sum((shift / truth.scales[..., None, :, :]) ** 2, -1), axis=-1)
-    owns = jax.nn.one_hot(nearest, truth.num_components)
-    error = jnp.sum(mixture.weights[..., None] * owns, axis=-2) - truth.weights
-    mean_error = (mixture.mean - truth.mean) ** 2 / truth.variance
-    ratio = jnp.log(mixture.variance / truth.variance)
-    values = {
-        "weight_error": jnp.abs(error).max(-1).mean(-1),
-        "weight_bias": jnp.abs(error.mean(-2)).max(-1),
-        "mean_error": jnp.sqrt(mean_error.mean((-2, -1))),
-        "variance_ratio": jnp.exp(ratio.mean((-2, -1))),
-        "entropy": mixture.weight_entropy.mean(-1),
-    }
-    return {name: np.asarray(value, np.float64) for name, value in values.items()}
-
-
 def _tables(
     labels: dict[str, Any], results: Sequence[Fit], best: float, rows: dict[str, np.ndarray]
 ) -> dict[str, pd.DataFrame]:
@@ -541,6 +500,11 @@ def _tables(
         name: _rounded(pd.DataFrame(labels, index=table.index).join(table))
         for name, table in {"runs": runs, "curves": curve[np.isfinite(median)]}.items()
     }
+
+
+def _judged(truth: GaussianMixture, mixture: GaussianMixture) -> dict[str, np.ndarray]:
+    errors = mode_errors(truth, mixture)
+    return {name: np.asarray(value, np.float64) for name, value in errors.items()}
 
 
 def _one(mixture: GaussianMixture) -> GaussianMixture:

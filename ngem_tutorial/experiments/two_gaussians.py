@@ -2,7 +2,7 @@
 
 Section 4.1 of the paper: Figures 2, 4 and 5 and Table 1 at the settings of its Table 7, then the
 same from many more initialisations. Neither the coordinates of the Gaussians nor the distribution
-of the initial parameters are printed in the paper; ours are in `Config` and `make_model`.
+of the initial parameters are printed in the paper; ours are in `Config` and `_shared.draw_mixture`.
 """
 
 from __future__ import annotations
@@ -14,17 +14,15 @@ from functools import cache, partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 import pandas as pd
-from flax import nnx
 
 from ngem_tutorial import em
 from ngem_tutorial.datasets import Sample, two_gaussians
+from ngem_tutorial.experiments._shared import draw_mixture, mixture_of
 from ngem_tutorial.experiments.methods import get_objective, get_relaxation, slug
 from ngem_tutorial.fisher import Coordinate
 from ngem_tutorial.metrics import weight_entropy
-from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.networks import PlainMixture
 from ngem_tutorial.objectives import nll
 from ngem_tutorial.runs import Unit
@@ -38,7 +36,6 @@ __all__ = [
     "Config",
     "best_nll",
     "data",
-    "make_model",
     "measured",
     "outcomes",
     "run",
@@ -110,30 +107,6 @@ def data(config: Config) -> Sample:
     return two_gaussians(jax.random.key(config.data_seed), config.size)
 
 
-def make_model(
-    rngs: nnx.Rngs, coordinate: Coordinate, initial_scale: tuple[float, float]
-) -> PlainMixture:
-    """Draw the initial mixture: logits and means from N(0, 1), scales from an interval.
-
-    Args:
-        rngs: the random streams.
-        coordinate: what is trained for the scales.
-        initial_scale: the ends of the interval.
-
-    Returns:
-        The module to train, `K = 2` and `D = 2`.
-    """
-    key = jax.random.split(rngs(), 3)
-    low, high = initial_scale
-    share = jax.random.uniform(key[2], (2, 2), minval=jnp.finfo(jnp.float32).eps)
-    mixture = GaussianMixture(
-        jax.random.normal(key[0], (2,)),
-        jax.random.normal(key[1], (2, 2)),
-        low + (high - low) * share,
-    )
-    return PlainMixture(mixture, coordinate)
-
-
 def train(
     config: Config,
     method: str,
@@ -177,7 +150,7 @@ def train(
         optimizer=optax.sgd,
         seeds=config.seeds,
         metrics={"nll": nll, "entropy": weight_entropy},
-        probes={"mixture": _mixture},
+        probes={"mixture": mixture_of},
         record_at=config.record_at,
         on_nonfinite="record",
         label=f"{method}, {parametrisation}, β = {learning_rate:g}",
@@ -331,9 +304,4 @@ def succeeded(outcomes: pd.DataFrame, tolerance: float = TOLERANCE) -> pd.Series
 def _model_maker(
     coordinate: Coordinate, initial_scale: tuple[float, float]
 ) -> partial[PlainMixture]:
-    return partial(make_model, coordinate=coordinate, initial_scale=initial_scale)
-
-
-def _mixture(model: Any) -> GaussianMixture:
-    mixture: GaussianMixture = model()
-    return mixture
+    return partial(draw_mixture, coordinate=coordinate, initial_scale=initial_scale)

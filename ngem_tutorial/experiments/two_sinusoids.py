@@ -19,9 +19,9 @@ import pandas as pd
 from flax import nnx
 
 from ngem_tutorial.datasets import ConditionalSample, two_sinusoids
+from ngem_tutorial.experiments._shared import evaluate, rounded
 from ngem_tutorial.experiments.methods import get_objective, get_relaxation, slug
-from ngem_tutorial.metrics import weight_entropy
-from ngem_tutorial.mixtures import GaussianMixture
+from ngem_tutorial.metrics import collapse, weight_entropy
 from ngem_tutorial.networks import MixtureDensityNetwork
 from ngem_tutorial.objectives import nll
 from ngem_tutorial.runs import Unit
@@ -33,7 +33,6 @@ __all__ = [
     "TOLERANCE",
     "Config",
     "Reading",
-    "against",
     "data",
     "density",
     "inputs",
@@ -248,7 +247,7 @@ def density(result: Fit) -> pd.DataFrame:
         three decimals; all but `x` missing if the run was not finite.
     """
     x = inputs()
-    mixture = _mixture(result, x)
+    mixture = evaluate(result.model(), x)
     columns = {
         "x": x[:, 0],
         "weight_1": mixture.weights[:, 0],
@@ -258,7 +257,7 @@ def density(result: Fit) -> pd.DataFrame:
             for name, parameter in (("mean", mixture.means), ("scale", mixture.scales))
         },
     }
-    return pd.DataFrame({name: _rounded(column, 3) for name, column in columns.items()})
+    return pd.DataFrame({name: rounded(column, 3) for name, column in columns.items()})
 
 
 def outcome(config: Config, reading: Reading, result: Fit) -> dict[str, float]:
@@ -279,52 +278,20 @@ def outcome(config: Config, reading: Reading, result: Fit) -> dict[str, float]:
     """
     test = data(config, reading, test=True)
     final = {name: float(metric[0, -1]) for name, metric in result.metrics.items()}
-    at_inputs = against(data(config, reading).truth(inputs()), _mixture(result, inputs()))
+    at_inputs = collapse(
+        data(config, reading).truth(inputs()), evaluate(result.model(), inputs()), COLLAPSED
+    )
     values = {
         "nll": final["nll"],
         "excess_nll": final["nll"] - truth_nll(config, reading),
-        "test_nll": nll(_mixture(result, test.x), test.y).mean(),
+        "test_nll": nll(evaluate(result.model(), test.x), test.y).mean(),
         "entropy": final["entropy"],
         "largest_weight": at_inputs["largest_weight"].mean(),
         "collapsed_inputs": at_inputs["collapsed"].mean(),
         "mean_error": jnp.sqrt(at_inputs["squared_error"].mean()),
     }
     failed = bool(result.failures)
-    return {name: np.nan if failed else float(_rounded(value, 5)) for name, value in values.items()}
-
-
-def against(truth: GaussianMixture, mixture: GaussianMixture) -> dict[str, jax.Array]:
-    """Compare a learned mixture with the generator, without asking which component is which.
-
-    Args:
-        truth: batch shape that broadcasts with that of `mixture`.
-        mixture: batch shape `(...)`.
-
-    Returns:
-        `largest_weight`, `collapsed` (whether the smallest weight is below `COLLAPSED` times that
-        of the truth) and `squared_error` (of the mean, averaged over its coordinates, in squared
-        units of the target), shape `(...)` each.
-    """
-    return {
-        "largest_weight": mixture.weights.max(axis=-1),
-        "collapsed": mixture.weights.min(axis=-1) < COLLAPSED * truth.weights.min(axis=-1),
-        "squared_error": ((mixture.mean - truth.mean) ** 2).mean(axis=-1),
-    }
-
-
-@nnx.jit
-def _call(model: MixtureDensityNetwork, x: jax.Array) -> GaussianMixture:
-    return model(x)
-
-
-def _mixture(result: Fit, x: jax.Array) -> GaussianMixture:
-    """The trained network at `x`; NaN is let through, compiled code does not check values."""
-    mixture: GaussianMixture = _call(result.model(), x)
-    return mixture
-
-
-def _rounded(values: Any, decimals: int) -> np.ndarray:
-    return np.asarray(values, dtype=np.float64).round(decimals)
+    return {name: np.nan if failed else float(rounded(value, 5)) for name, value in values.items()}
 
 
 def units(config: Config) -> list[Unit]:
@@ -376,7 +343,7 @@ def _run_unit(
         end = pd.DataFrame([outcome(config, reading, result)])
         rows = {
             "curves": curves.assign(
-                **{name: _rounded(curves[name], 5) for name in ("nll", "entropy")}
+                **{name: rounded(curves[name], 5) for name in ("nll", "entropy")}
             ),
             "final": end.assign(failed_at=curves["failed_at"].iloc[-1]),
         }

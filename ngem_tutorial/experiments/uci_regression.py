@@ -22,8 +22,12 @@ from flax import nnx
 
 from ngem_tutorial.datasets import SCALINGS, rescale, uci_split
 from ngem_tutorial.experiments.methods import get_objective, get_relaxation, slug
-from ngem_tutorial.metrics import weight_entropy
-from ngem_tutorial.mixtures import GaussianMixture
+from ngem_tutorial.metrics import (
+    least_squared_error,
+    regression_scores,
+    squared_error,
+    weight_entropy,
+)
 from ngem_tutorial.networks import MixtureDensityNetwork
 from ngem_tutorial.objectives import beta_nll, mse, nll
 from ngem_tutorial.optimizers import get_optimizer
@@ -39,7 +43,6 @@ __all__ = [
     "Task",
     "measured",
     "runs",
-    "scores",
     "train",
     "units",
 ]
@@ -161,58 +164,17 @@ def runs(config: Config) -> list[Run]:
 # ------------------------------------------------------------------------------------ one run
 
 
-def _squared_error(mixture: GaussianMixture, y: jax.Array) -> jax.Array:
-    """Of the mixture's mean; one value per example."""
-    return jnp.sum((mixture.mean - y) ** 2, axis=-1)
-
-
-def _component_errors(mixture: GaussianMixture, y: jax.Array) -> jax.Array:
-    """Squared errors of the components' means, shape `(..., K)`."""
-    return jnp.sum((mixture.means - y[..., None, :]) ** 2, axis=-1)
-
-
-def _least_squared_error(mixture: GaussianMixture, y: jax.Array) -> jax.Array:
-    """Of the component whose mean is nearest to the target, example by example."""
-    return jnp.min(_component_errors(mixture, y), axis=-1)
-
-
 _METRICS: dict[str, Objective] = {
     "nll": nll,
-    "rmse_min": _least_squared_error,
-    "rmse_mean": _squared_error,
+    "rmse_min": least_squared_error,
+    "rmse_mean": squared_error,
     "entropy": weight_entropy,
 }
 
 
-def scores(mixture: GaussianMixture, y: jax.Array) -> dict[str, jax.Array]:
-    """Judge predictions: one number for all examples.
-
-    The paper's RMSE of a mixture is the minimum over the components of the RMSE between their
-    means and the targets. Read with the minimum inside the mean it is `rmse_min`, which knows for
-    each example the component that will be nearest; with one component for all examples it is
-    `rmse_component`. What a prediction without that knowledge gives is `rmse_mean`.
-
-    Args:
-        mixture: batch shape `(N,)`.
-        y: targets, shape `(N, D)`.
-
-    Returns:
-        `nll` and `entropy` (of the weights) in nats; `rmse_min`, `rmse_component` and `rmse_mean`
-        in the units of the targets.
-    """
-    errors = _component_errors(mixture, y)
-    return {
-        "nll": jnp.mean(nll(mixture, y)),
-        "rmse_min": jnp.sqrt(jnp.mean(jnp.min(errors, axis=-1))),
-        "rmse_component": jnp.sqrt(jnp.min(jnp.mean(errors, axis=0))),
-        "rmse_mean": jnp.sqrt(jnp.mean(_squared_error(mixture, y))),
-        "entropy": jnp.mean(mixture.weight_entropy),
-    }
-
-
 @nnx.jit
 def _scores(model: Any, x: jax.Array, y: jax.Array) -> dict[str, jax.Array]:
-    return scores(model(x), y)
+    return regression_scores(model(x), y)
 
 
 def train(config: Config, run: Run) -> dict[str, pd.DataFrame]:

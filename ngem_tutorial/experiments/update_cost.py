@@ -23,6 +23,7 @@ from flax import nnx
 from scipy import special  # type: ignore[import-untyped]  # comes with JAX, which depends on it
 
 from ngem_tutorial.experiments.methods import get_objective, get_relaxation
+from ngem_tutorial.metrics import MedianInterval, median_interval
 from ngem_tutorial.networks import MixtureDensityNetwork
 from ngem_tutorial.reproduction.comparison import OURS
 from ngem_tutorial.reproduction.published import PUBLISHED
@@ -33,11 +34,9 @@ __all__ = [
     "PAPER_TASKS",
     "PRESETS",
     "Config",
-    "Interval",
     "Task",
     "compare_ratios",
     "measured",
-    "median_interval",
     "ratios",
     "summary",
     "time_task",
@@ -295,44 +294,6 @@ def _network(
 # --------------------------------------------------------------------------------- the numbers
 
 
-class Interval(NamedTuple):
-    """A median and an interval that covers it."""
-
-    median: float
-    low: float
-    high: float
-
-
-def median_interval(values: Any, confidence: float = 0.95) -> Interval:
-    """Return the sample median and the interval of order statistics for the true one.
-
-    It supposes nothing but that the values are independent and of one distribution. The interval
-    is the shortest symmetric pair of order statistics that covers the median with at least the
-    given probability; where there are too few values for that, it is the whole range.
-
-    Args:
-        values: numbers, at least one.
-        confidence: the probability that the interval covers the median, between 0 and 1.
-
-    Returns:
-        Median and ends, in the units of the values.
-
-    Raises:
-        ValueError: if there is no value, one is not finite or `confidence` is out of range.
-    """
-    ordered = np.sort(np.asarray(values, float).ravel())
-    if ordered.size == 0 or not np.isfinite(ordered).all():
-        raise ValueError(f"values must be finite numbers, at least one, got {values!r}")
-    if not 0.0 < confidence < 1.0:
-        raise ValueError(f"confidence must be between 0 and 1, got {confidence!r}")
-    n = ordered.size
-    # The median is below the (j + 1)st smallest value if at most j are below the median, and that
-    # number is binomial. The same holds from above.
-    outside = 2 * special.bdtr(np.arange(n // 2), n, 0.5)
-    j = max(int(np.sum(outside <= 1 - confidence)) - 1, 0)
-    return Interval(float(np.median(ordered)), float(ordered[j]), float(ordered[n - 1 - j]))
-
-
 def ratios(times: pd.DataFrame) -> pd.DataFrame:
     """Divide each time by that of NLL in the same repetition, task and loop.
 
@@ -368,7 +329,7 @@ def summary(table: pd.DataFrame, value: str, by: list[str]) -> pd.DataFrame:
     rows = [
         (*names, *median_interval(group[value])) for names, group in table.groupby(by, sort=False)
     ]
-    return pd.DataFrame(rows, columns=[*by, *Interval._fields])
+    return pd.DataFrame(rows, columns=[*by, *MedianInterval._fields])
 
 
 def compare_ratios(times: pd.DataFrame) -> pd.DataFrame:

@@ -23,6 +23,8 @@ def main(
     directory: Path | None = None,
     *,
     jobs: int = 1,
+    methods: Sequence[str] = (),
+    force: bool = False,
     show: bool = False,
     compare_only: bool = False,
 ) -> None:
@@ -33,17 +35,18 @@ def main(
         preset: a key of their presets.
         directory: where results are kept; by default `results` in the checkout.
         jobs: how many parts to compute side by side.
+        methods: run these alone and add their rows to the stored tables.
+        force: replace stored tables that other code or settings made.
         show: list the experiments and do nothing else.
         compare_only: compare what is stored and run nothing.
 
     Raises:
-        ValueError: if an argument is out of range, before any computing.
-        results.ResultError: if there is no folder of results.
+        results.ResultError: if there is no folder of results, or stored ones are in the way.
         OSError: if the folder of results cannot be made.
+        runs.LockError: if another process runs the same.
+        runs.UnitError: if a part of an experiment fails.
     """
     selected = registry.select(names)
-    for experiment in selected:
-        experiment.preset(preset)
     console = Console()
     folder = results.default_directory() if directory is None else directory.expanduser()
     if show:
@@ -53,7 +56,9 @@ def main(
         if compare_only:
             tables = registry.load(experiment.name, preset, folder)
         else:
-            tables = registry.reproduce(experiment.name, preset, folder, jobs=jobs)
+            tables = registry.reproduce(
+                experiment.name, preset, folder, jobs=jobs, methods=methods, force=force
+            )
         place = folder / experiment.name / preset
         if not tables:
             console.print(f"{experiment.name}: nothing in {place}", soft_wrap=True)

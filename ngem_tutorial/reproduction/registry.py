@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,16 @@ from ngem_tutorial.experiments import (
 from ngem_tutorial.reproduction import comparison
 from ngem_tutorial.runs import Experiment
 
-__all__ = ["EXPERIMENTS", "compare", "load", "overview", "provenance", "reproduce", "select"]
+__all__ = [
+    "EXPERIMENTS",
+    "check",
+    "compare",
+    "load",
+    "overview",
+    "provenance",
+    "reproduce",
+    "select",
+]
 
 _ALL = (
     Experiment(
@@ -120,8 +128,10 @@ def reproduce(
     directory: str | os.PathLike[str] | None = None,
     *,
     jobs: int = 1,
+    methods: Sequence[str] = (),
+    force: bool = False,
 ) -> dict[str, pd.DataFrame]:
-    """Run one preset of an experiment, or what is left of it, and save its tables.
+    """Run one preset of an experiment, or what is left of it, and publish its tables.
 
     Tables that are there already, made by the present code at the present settings, are kept.
 
@@ -130,22 +140,59 @@ def reproduce(
         preset: a key of the experiment's presets.
         directory: where results are kept; see `results.save`.
         jobs: how many parts to compute side by side; see `runs.run`.
+        methods: run these alone and add their rows to the stored tables; see `runs.run`.
+        force: replace stored tables of other code or settings.
 
     Returns:
-        The tables by name, as saved under `<experiment>/<preset>/<table>`.
+        The tables by name, as published in the set `<experiment>/<preset>`.
 
     Raises:
-        ValueError: if there is no such experiment or preset, or `jobs` is not positive.
-        results.ResultError: if no `directory` is given and the package is not in a checkout.
+        ValueError: if there is no such experiment or preset, `jobs` is not positive, or `methods`
+            cannot be chosen.
+        results.ResultError: if tables of other code are stored and `force` is not given, or if no
+            `directory` is given and the package is not in a checkout.
         OSError: if the directory cannot be made. All three before any computing.
+        runs.LockError: if another process runs the same.
+        runs.UnitError: if a part of it fails.
     """
     (selected,) = select([experiment])
-    selected.preset(preset)
-    folder = results.default_directory() if directory is None else Path(directory).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
-    if not runs.is_finished(selected, preset, folder):
-        runs.run(selected, preset, folder, jobs=jobs)
+    folder = _folder(directory)
+    if methods or not runs.is_finished(selected, preset, folder):
+        runs.check(selected, preset, folder, jobs=jobs, methods=methods, force=force)
+        folder.mkdir(parents=True, exist_ok=True)
+        runs.run(selected, preset, folder, jobs=jobs, methods=methods, force=force)
     return load(experiment, preset, folder)
+
+
+def check(
+    names: Sequence[str],
+    preset: str,
+    directory: str | os.PathLike[str] | None = None,
+    *,
+    jobs: int = 1,
+    methods: Sequence[str] = (),
+    force: bool = False,
+) -> None:
+    """Say what keeps `reproduce` from starting with any of several experiments.
+
+    Args:
+        names: keys of `EXPERIMENTS`; all of them if empty.
+        preset: see `reproduce`.
+        directory: see `reproduce`.
+        jobs: see `reproduce`.
+        methods: see `reproduce`.
+        force: see `reproduce`.
+
+    Raises:
+        ValueError: as `reproduce`.
+        results.ResultError: as `reproduce`.
+        OSError: if the directory cannot be made.
+    """
+    folder = _folder(directory)
+    for experiment in select(names):
+        if methods or not runs.is_finished(experiment, preset, folder):
+            runs.check(experiment, preset, folder, jobs=jobs, methods=methods, force=force)
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def load(
@@ -167,9 +214,14 @@ def load(
     """
     (selected,) = select([experiment])
     selected.preset(preset)
-    folder = results.default_directory() if directory is None else Path(directory).expanduser()
-    names = sorted(path.stem for path in (folder / experiment / preset).glob("*.json"))
-    return {name: results.load(f"{experiment}/{preset}/{name}", folder).table for name in names}
+    folder = _folder(directory)
+    if not (folder / experiment / preset).exists():
+        return {}
+    return dict(results.load_set(f"{experiment}/{preset}", folder).tables)
+
+
+def _folder(directory: str | os.PathLike[str] | None) -> Path:
+    return results.default_directory() if directory is None else Path(directory).expanduser()
 
 
 def compare(
@@ -216,26 +268,21 @@ def provenance(
         directory: where results are kept; see `results.load`.
 
     Returns:
-        A row per experiment that has results, and one for rows that were added to them later:
-        `experiment`, `methods` (those of the rows added, else empty), `hours` (wall time of all of
-        its parts), `peak_memory_gib` (of the process), `machine`, `jax` (version), `commit`,
-        `date`.
+        A row for each part of the results of an experiment: `experiment`, `tables`, `methods`
+        (those that were added later, else empty), `units` (how many, 0 if that was not recorded),
+        `hours`, `peak_memory_gib` (of a process), `machine`, `jax` (version), `commit`, `date`.
 
     Raises:
         ValueError: if there is no such preset.
         results.ResultError: if a file is unreadable or does not match its provenance.
     """
-    folder = results.default_directory() if directory is None else Path(directory).expanduser()
+    folder = _folder(directory)
     rows = []
     for experiment in EXPERIMENTS.values():
         experiment.preset(preset)
-        files = sorted((folder / experiment.name / preset).glob("*.json"))
-        if not files:
-            continue
-        stored = results.load(f"{experiment.name}/{preset}/{files[0].stem}", folder).provenance
-        memory = {"peak_memory_mib": stored["extra"]["peak_memory_mib"]}
-        for part in ({**stored, **memory, "methods": ""}, *stored["extra"].get("added", ())):
-            rows.append({"experiment": experiment.name, **_made(part)})
+        if (folder / experiment.name / preset).exists():
+            stored = results.read_provenance(f"{experiment.name}/{preset}", folder)
+            rows += [{"experiment": experiment.name, **_made(part)} for part in stored["parts"]]
     return pd.DataFrame(rows)
 
 
@@ -243,8 +290,10 @@ def _made(part: Mapping[str, Any]) -> dict[str, Any]:
     """How a part of a result came about, for a reader."""
     device = part["device"]
     return {
-        "methods": ", ".join(part["methods"]),
-        "hours": part["wall_time_s"] / 3600,
+        "tables": ", ".join(part["rows"]),
+        "methods": ", ".join(part.get("methods", ())),
+        "units": len(part["units"]),
+        "hours": part["seconds"] / 3600,
         "peak_memory_gib": part["peak_memory_mib"] / 1024,
         "machine": f"{device['platform']}: {device['cpu_model']}, {device['cpu_cores']} cores",
         "jax": part["versions"]["jax"],
@@ -272,7 +321,7 @@ def overview(
         ValueError: if there is no such experiment.
         results.ResultError: if no `directory` is given and the package is not in a checkout.
     """
-    folder = results.default_directory() if directory is None else Path(directory).expanduser()
+    folder = _folder(directory)
     rows = []
     for experiment in select(names):
         for preset, config in experiment.presets.items():
@@ -286,14 +335,15 @@ def overview(
                     "seconds": sum(unit.seconds for unit in experiment.units(config)),
                     "finished": state.finished,
                     "units": state.units,
-                    "stored": _commit_of(folder / experiment.name / preset),
+                    "stored": _commit_of(f"{experiment.name}/{preset}", folder),
                 }
             )
     return pd.DataFrame(rows)
 
 
-def _commit_of(folder: Path) -> str:
-    """The commit that made the tables of a preset, empty if there are none."""
-    for path in sorted(folder.glob("*.json")):
-        return str(json.loads(path.read_text(encoding="utf-8"))["commit"]["hash"])[:10]
-    return ""
+def _commit_of(name: str, folder: Path) -> str:
+    """The commit that made the first part of a set, empty if there is none."""
+    if not (folder / name).exists():
+        return ""
+    parts = results.read_provenance(name, folder)["parts"]
+    return str(parts[0]["commit"]["hash"])[:10] if parts else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -73,40 +72,6 @@ def test_the_paper_variants_take_the_coordinate_that_is_trained() -> None:
         np.testing.assert_array_equal(a[0], b[0])
         np.testing.assert_allclose(a[2] * [[0.7**2], [1.3**2]], b[2], rtol=1e-5)
     assert study._candidate("nGEM", "log_scale") is CANDIDATES["nGEM"]
-
-
-def test_a_mixture_is_judged_by_the_modes_that_its_components_are_nearest_to() -> None:
-    truth = GaussianMixture(
-        np.log([[[0.9, 0.1]]]), np.array([[[[-2.0], [2.0]]]]), np.full((1, 1, 2, 1), 0.5)
-    )
-    # Three components, two of which share the first mode.
-    weights = np.array([0.3, 0.45, 0.25])
-    means, scales = np.array([-2.5, -1.5, 2.0]), np.array([0.5, 0.5, 1.0])
-    learned = GaussianMixture(
-        np.log(weights)[None, None], means[None, None, :, None], scales[None, None, :, None]
-    )
-    found = study._against(truth, learned)
-    assert found["weight_error"] == pytest.approx([0.15], abs=1e-6)
-    assert found["weight_bias"] == pytest.approx([0.15], abs=1e-6)
-    mean, true_mean = weights @ means, 0.9 * -2.0 + 0.1 * 2.0
-    variance = weights @ (scales**2 + (means - mean) ** 2)
-    true_variance = 0.25 + 0.9 * 0.1 * 16.0
-    expected = abs(mean - true_mean) / np.sqrt(true_variance)
-    assert found["mean_error"] == pytest.approx([expected], rel=1e-5)
-    assert found["variance_ratio"] == pytest.approx([variance / true_variance], rel=1e-5)
-    assert found["entropy"] == pytest.approx([stats.entropy(weights)], rel=1e-5)
-
-
-def test_errors_of_opposite_sign_are_no_bias() -> None:
-    truth = GaussianMixture(
-        np.zeros((1, 2, 2)),
-        np.array([[-1.0], [1.0]]) * np.ones((1, 2, 1, 1)),
-        np.ones((1, 2, 2, 1)),
-    )
-    logits = np.log(np.array([[[0.6, 0.4], [0.4, 0.6]]]))
-    found = study._against(truth, dataclasses.replace(truth, logits=jnp.asarray(logits)))
-    assert found["weight_error"] == pytest.approx([0.1], abs=1e-6)
-    assert found["weight_bias"] == pytest.approx([0.0], abs=1e-6)
 
 
 def test_rows_of_a_free_task() -> None:

@@ -15,6 +15,7 @@ from scipy.special import logsumexp, softmax
 pd = pytest.importorskip("pandas")
 
 from ngem_tutorial.experiments import two_gaussians  # noqa: E402
+from ngem_tutorial.experiments._shared import draw_mixture  # noqa: E402
 from ngem_tutorial.mixtures import GaussianMixture  # noqa: E402
 
 
@@ -29,7 +30,7 @@ def test_two_gaussians_has_the_settings_of_table_7() -> None:
     y = np.asarray(two_gaussians.data(two_gaussians.Config()).y)
     assert y.shape == (200, 2)
     assert ((y > 0).all(axis=1).sum(), (y < 0).all(axis=1).sum()) == (100, 100)
-    model = two_gaussians.make_model(nnx.Rngs(0), "scale", (1.0, 1.0))
+    model = draw_mixture(nnx.Rngs(0), "scale", (1.0, 1.0))
     assert model().num_components == 2
 
 
@@ -45,9 +46,7 @@ def test_initial_mixtures_are_drawn_as_announced(initialisation: str, parametris
     low, high = two_gaussians.INITIALISATIONS[initialisation]
 
     def draw(key: jax.Array) -> GaussianMixture:
-        mixture: GaussianMixture = two_gaussians.make_model(
-            nnx.Rngs(key), coordinate, (low, high)
-        )()
+        mixture: GaussianMixture = draw_mixture(nnx.Rngs(key), coordinate, (low, high))()
         return mixture
 
     many = jax.vmap(draw)(jax.random.split(jax.random.key(0), 4000))
@@ -151,7 +150,7 @@ def start(
     seed: int, coordinate: Any, interval: tuple[float, float] = (0.0, 1.0)
 ) -> GaussianMixture:
     model_key, _ = jax.random.split(jax.random.key(seed))
-    mixture: GaussianMixture = two_gaussians.make_model(nnx.Rngs(model_key), coordinate, interval)()
+    mixture: GaussianMixture = draw_mixture(nnx.Rngs(model_key), coordinate, interval)()
     return mixture
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -69,22 +68,6 @@ def test_inputs_cover_both_periods() -> None:
 
 
 # ------------------------------------------------------------------------------------- outcomes
-
-
-def test_a_mixture_against_the_truth_by_hand() -> None:
-    truth = GaussianMixture(
-        jnp.log(jnp.array([0.8, 0.2])), jnp.array([[1.0], [-1.0]]), jnp.ones((2, 1))
-    )
-    weights = jnp.array([[0.981, 0.019], [0.021, 0.979], [0.3, 0.7]])
-    means = jnp.array([[[1.0], [0.0]]] * 3)
-    values = experiment.against(
-        truth, GaussianMixture(jnp.log(weights), means, jnp.ones((3, 2, 1)))
-    )
-    np.testing.assert_allclose(values["largest_weight"], [0.981, 0.979, 0.7], rtol=1e-5)
-    assert values["collapsed"].tolist() == [True, False, False]  # a tenth of 0.2 is the limit
-    np.testing.assert_allclose(
-        values["squared_error"], (np.array([0.981, 0.021, 0.3]) - 0.6) ** 2, rtol=1e-4
-    )
 
 
 @pytest.mark.parametrize("reading", [READING, Reading(trunks=2)])

@@ -118,31 +118,6 @@ def test_the_step_of_the_python_loop_is_that_of_fit() -> None:
 # --------------------------------------------------------------------------------- the numbers
 
 
-@pytest.mark.parametrize(
-    ("n", "rank"),  # from tables of the sign test; below six values nothing has 95 %
-    [(1, 1), (5, 1), (6, 1), (9, 2), (12, 3), (15, 4), (20, 6), (25, 8)],
-)
-def test_the_interval_of_the_median_has_the_ranks_of_the_sign_test(n: int, rank: int) -> None:
-    values = np.random.default_rng(n).permutation(n) + 1.0
-    assert update_cost.median_interval(values) == ((n + 1) / 2, rank, n + 1 - rank)
-
-
-def test_the_interval_covers_the_median_as_often_as_it_says() -> None:
-    draws = np.random.default_rng(0).exponential(size=(2000, 15))
-    found = [update_cost.median_interval(row) for row in draws]
-    covered = np.mean([low < math.log(2) < high for _, low, high in found])
-    exact = 1 - 2 * sum(math.comb(15, i) for i in range(4)) / 2**15
-    assert covered == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 2000))
-
-
-def test_bad_values_are_named() -> None:
-    for values in ([], [1.0, math.nan]):
-        with pytest.raises(ValueError, match="values must be finite numbers, at least one"):
-            update_cost.median_interval(values)
-    with pytest.raises(ValueError, match=r"confidence must be between 0 and 1, got 95"):
-        update_cost.median_interval([1.0], 95)
-
-
 def some_times(task: str = "kin8nm") -> Any:
     """NLL takes 1, 2, 3, ... s; the listing half as long again, SGEM as long."""
     rows = [

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("pandas")
 
-from ngem_tutorial import results
+from ngem_tutorial import _machine, results
 from ngem_tutorial.reproduction import comparison, published, registry
 
 DATA = {
@@ -57,13 +57,10 @@ def test_stored_results_have_the_settings_of_their_preset() -> None:
         config = dataclasses.asdict(registry.EXPERIMENTS[name].presets["paper"])
         wanted = json.loads(json.dumps(config))
         seeds = wanted.pop("seeds")
-        folder = results.default_directory() / name / "paper"
-        for path in folder.glob("*.json"):
-            provenance = results.load(f"{name}/paper/{path.stem}").provenance
-            assert provenance["configuration"] == wanted, path
-            assert list(provenance["seeds"]) == list(seeds), path
-            parts = [provenance, *provenance["extra"].get("added", [])]
-            assert not any(part["commit"]["dirty"] for part in parts), path
+        provenance = results.read_provenance(f"{name}/paper")
+        assert provenance["configuration"] == wanted, name
+        assert list(provenance["seeds"]) == list(seeds), name
+        assert not any(part["commit"]["dirty"] for part in provenance["parts"]), name
 
 
 def test_every_table_of_the_paper_has_an_experiment() -> None:
@@ -109,6 +106,6 @@ def test_unknown_names_are_refused(tmp_path: Path) -> None:
 def test_without_a_checkout_the_folder_must_be_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(results, "_PACKAGE", tmp_path / "ngem_tutorial")
+    monkeypatch.setattr(_machine, "PACKAGE", tmp_path / "ngem_tutorial")
     with pytest.raises(results.ResultError, match="not used from a checkout"):
         registry.reproduce("two_gaussians", "quick")
