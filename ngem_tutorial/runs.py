@@ -130,7 +130,8 @@ _BOOKKEEPING: Final = ("_files", "_machine", "_tables", "results", "runs", "figu
 class UnitError(RuntimeError):
     """A unit could not be computed; the message names it and says what was wrong.
 
-    Attributes:
+    Args:
+        message: what it says.
         remediable: whether the user can mend it, as a data set or package that is missing: then
             the message says how, and no traceback is needed.
     """
