@@ -15,18 +15,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Literal, get_args, get_type_hints
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
+from ngem_tutorial._checks import check_choice, check_options
 from ngem_tutorial.mixtures import GaussianMixture
 
 __all__ = [
-    "PRECONDITIONERS",
-    "Preconditioner",
     "categorical_fisher",
     "complete_data_fisher",
     "complete_data_fisher_by_autodiff",
@@ -36,118 +35,15 @@ __all__ = [
     "logits_moore_penrose_inverse",
     "logits_reflexive_inverse",
     "natural_gradient",
-    "resolve_preconditioner",
+    "relaxed_e_step",
     "solve_damped_categorical_fisher",
 ]
 
 Coordinate = Literal["scale", "log_scale"]
-Units = Literal["batch", "target"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Preconditioner:
-    r"""How the gradient of the negative log-likelihood is preconditioned.
-
-    With `pi` the weights, `rho` the responsibilities, `r = rho / pi`, `N_k` the density of
-    component `k` at the target and `g` the plain gradient:
-
-    Args:
-        logits: how the gradient of the logits is formed.
-
-            - `"plain"`: `pi - rho`, the gradient itself.
-            - `"natural"`: `mean(r) - r`, preconditioned by the Moore-Penrose inverse of
-              `F = diag(pi) - pi pi^T` (equation (22)).
-            - `"eq68"`: `1 - r`, preconditioned by the reflexive generalised inverse of
-              equation (67), which the paper calls the Moore-Penrose inverse.
-            - `"damped"`: `(F + damping I)^{-1} (pi - rho)`.
-            - `"listing"`: `pi sum(r) - r`, what differentiating the listing of Appendix C gives.
-              It is not a gradient preconditioned by a Fisher matrix: its E-step ignores the
-              weights, and separated components end at weights proportional to the square roots
-              of the true ones.
-        components: the weight of component `k` on the natural gradient of its Gaussian.
-
-            - `"damped"`: `rho_k / (pi_k + damping)`, at most `1 / damping`.
-            - `"rho/pi"`: `r_k`, from the block `pi_k F_k` of equation (51). Unbounded as `pi_k`
-              goes to zero.
-            - `"rho"`: `rho_k`, which preconditions with `F_k` alone.
-            - `"plain"`: no preconditioning, `rho_k` times the plain gradient of the Gaussian.
-        coordinate: in which coordinate of the standard deviation the Fisher block acts: `"scale"`
-            with `F = 2 / sigma^2` as in the paper (equation (21)), or `"log_scale"` with the
-            constant `F = 2`. As steps of a free parameter they agree to first order (natural
-            gradients do not depend on coordinates); as cotangents sent through a network they
-            differ by the factor `sigma^2`.
-        units: in which units the means, and in the coordinate `"scale"` the scales, are measured:
-            `"target"`, those of the targets as in the paper, or `"batch"`, the geometric mean of
-            the scales over the batch and the components, one number for each coordinate of the
-            target. Likewise only a cotangent depends on it, by one factor: in `"target"` units the
-            balance between means and logits in a network changes with the units of the data, in
-            `"batch"` units, with the coordinate `"log_scale"`, it does not.
-        damping: what `"damped"` adds, positive, in the units of a weight.
-
-    Raises:
-        ValueError: if a choice is not among those listed or `damping` is not positive.
-    """
-
-    logits: Literal["plain", "natural", "eq68", "damped", "listing"] = "plain"
-    components: Literal["damped", "rho/pi", "rho", "plain"] = "damped"
-    coordinate: Coordinate = "log_scale"
-    units: Units = "batch"
-    damping: float = 0.25
-
-    def __post_init__(self) -> None:
-        """Check the choices."""
-        for name, hint in get_type_hints(type(self)).items():
-            choices = get_args(hint)
-            value = getattr(self, name)
-            if choices and value not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-        if not 0.0 < self.damping < float("inf"):
-            raise ValueError(f"damping must be positive and finite, got {self.damping}")
-
-
-_AS_PRINTED = Preconditioner(components="rho/pi", coordinate="scale", units="target")
-
-PRECONDITIONERS: dict[str, Preconditioner] = {
-    "default": Preconditioner(),
-    "undamped": _AS_PRINTED,
-    "derived": dataclasses.replace(_AS_PRINTED, logits="natural"),
-    "eq68": dataclasses.replace(_AS_PRINTED, logits="eq68"),
-    "listing": dataclasses.replace(_AS_PRINTED, logits="listing"),
-    "damped": Preconditioner("damped", "damped", "scale", "target", damping=0.01),
-}
-"""Named choices. `default` preconditions the Gaussians, with damping, and leaves the gradient of
-the logits plain: everything in it is bounded by the residuals. `undamped` has plain logits too, the
-unbounded weight `r_k` and the coordinates of the paper, as have the next three. `derived` is the
-natural gradient of section 3.3 with the true Moore-Penrose inverse, `eq68` the same with the
-inverse of equation (67), `listing` reproduces the code of Appendix C, and `damped` adds `damping`
-to every block."""
-
-
-def resolve_preconditioner(preconditioner: Preconditioner | str) -> Preconditioner:
-    """Return the preconditioner of that name, or the one given.
-
-    Args:
-        preconditioner: a `Preconditioner` or the name of one in `PRECONDITIONERS`.
-
-    Returns:
-        The preconditioner.
-
-    Raises:
-        ValueError: if the name is not in `PRECONDITIONERS`.
-        TypeError: if it is neither a name nor a `Preconditioner`.
-    """
-    if isinstance(preconditioner, Preconditioner):
-        return preconditioner
-    if not isinstance(preconditioner, str):
-        raise TypeError(
-            f"preconditioner must be a name or a Preconditioner, got {type(preconditioner)}"
-        )
-    if preconditioner not in PRECONDITIONERS:
-        raise ValueError(
-            f"preconditioner must be one of {', '.join(PRECONDITIONERS)} or a Preconditioner, "
-            f"got {preconditioner!r}"
-        )
-    return PRECONDITIONERS[preconditioner]
+"""In which the Fisher block of a standard deviation acts: `"scale"` with `F = 2 / sigma^2` as in
+the paper (equation (21)), or `"log_scale"` with the constant `F = 2`. As steps of a free parameter
+they agree to first order (natural gradients do not depend on coordinates); as cotangents sent
+through a network they differ by the factor `sigma^2`."""
 
 
 def categorical_fisher(weights: ArrayLike) -> jax.Array:
@@ -218,12 +114,13 @@ def gaussian_fisher(scales: ArrayLike, coordinate: Coordinate = "scale") -> Gaus
 
     Args:
         scales: standard deviations, any shape.
-        coordinate: `"scale"` or `"log_scale"`; see `Preconditioner`.
+        coordinate: `"scale"` or `"log_scale"`; see `Coordinate`.
 
     Returns:
         The entries for the mean, `1 / sigma^2`, and for the scale, `2 / sigma^2` in the
         coordinate `sigma` and 2 in `log sigma`, in the shape of `scales`.
     """
+    check_choice("coordinate", coordinate, get_args(Coordinate))
     sigma = jnp.asarray(scales)
     mean = sigma**-2
     return GaussianFisher(mean, 2.0 * mean if coordinate == "scale" else jnp.full_like(sigma, 2.0))
@@ -266,7 +163,7 @@ def complete_data_fisher(
 
     Args:
         mixture: batch shape `(...)`.
-        coordinate: `"scale"` or `"log_scale"`; see `Preconditioner`.
+        coordinate: `"scale"` or `"log_scale"`; see `Coordinate`.
 
     Returns:
         The blocks of equation (51) of the paper.
@@ -278,83 +175,87 @@ def complete_data_fisher(
     )
 
 
-def natural_gradient(
-    mixture: GaussianMixture,
-    y: ArrayLike,
-    preconditioner: Preconditioner | str = "default",
-    relaxation: ArrayLike = 0.0,
-) -> GaussianMixture:
-    r"""Preconditioned gradient of the negative log-likelihood, equation (20) of the paper.
+class EStep(NamedTuple):
+    """What the natural gradients of a mixture at its targets are made of."""
+
+    residuals: jax.Array
+    """`(y - mu_k) / sigma_k`, shape `(..., K, D)`."""
+    weights: jax.Array
+    """`pi`, shape `(..., K)`."""
+    responsibilities: jax.Array
+    """`rho`, shape `(..., K)`."""
+    ratio: jax.Array
+    """`rho / pi`, shape `(..., K)`; it saturates at the root of the largest float."""
+
+
+def relaxed_e_step(mixture: GaussianMixture, y: ArrayLike, relaxation: ArrayLike = 0.0) -> EStep:
+    """The E-step with each component given a share of every target.
 
     Args:
         mixture: batch shape `(...)`.
-        y: targets, shape `(..., D)`, with the mixture's leading axes.
-        preconditioner: a `Preconditioner` or the name of one in `PRECONDITIONERS`.
-        relaxation: `eps`, a number from 0 to 1, traced or not; see `objectives.ngem`. Not zero, the
-            responsibilities are `(1 - eps) rho + eps / K`, and the standardised residuals of the
-            preconditioned Gaussians are limited to `1 / (2 eps)`.
+        y: targets, shape `(..., D)`.
+        relaxation: `eps`, a number from 0 to 1, traced or not. Not zero, the responsibilities are
+            `(1 - eps) rho + eps / K`, and the standardised residuals are limited to `1 / (2 eps)`.
 
     Returns:
-        Cotangents of `logits`, `means` and `scales`, to be minimised along. With
-        `coordinate="log_scale"` the entry for the scales is the one whose pull-back to
-        `log sigma` is the natural gradient there: `1 / sigma` times it.
+        The weights, the relaxed responsibilities, their ratio and the limited residuals.
 
     Raises:
-        ValueError: if the shape of `y` does not fit or the preconditioner is unknown.
+        ValueError: if the shape of `y` does not fit.
     """
-    choice = resolve_preconditioner(preconditioner)
-    z = mixture.standardize(y)  # (..., K, D)
+    z = mixture.standardize(y)
     log_pi = mixture.log_weights
     log_rho = mixture.log_responsibilities(y)
     pi, rho = jnp.exp(log_pi), jnp.exp(log_rho)
-    ratio = _exp(log_rho - log_pi)  # r = rho / pi
+    ratio = _exp(log_rho - log_pi)
     if not (isinstance(relaxation, float) and relaxation == 0.0):
         eps = jnp.clip(jnp.asarray(relaxation, z.dtype), 0.0, 1.0)
         z = jnp.clip(z, -0.5 / eps, 0.5 / eps)
         rho = rho + eps * (1.0 / mixture.num_components - rho)
         ratio = ratio + eps * (_exp(-log_pi) / mixture.num_components - ratio)
-
-    match choice.components:
-        case "damped":
-            weight = rho / (pi + choice.damping)
-        case "rho/pi":
-            weight = ratio
-        case "rho" | "plain":
-            weight = rho
-    weight, sigma = weight[..., None], mixture.scales
-    # The gradients of a Gaussian are -z / sigma and (1 - z^2) / sigma: equations (55) and (56).
-    if choice.components == "plain":
-        means, scales = -weight * z / sigma, weight * (1.0 - z**2) / sigma
-    else:  # times the inverse of F_k, equation (21), in the chosen coordinates
-        to_units = _batch_units(sigma, choice.units)
-        means, half = -weight * sigma * z * to_units, 0.5 * weight * (1.0 - z**2)
-        scales = half / sigma if choice.coordinate == "log_scale" else half * sigma * to_units
-    logits = _logits_cotangent(choice, pi, rho, ratio)
-    return GaussianMixture.tree_unflatten(None, [logits, means, scales])
+    return EStep(z, pi, rho, ratio)
 
 
-def _batch_units(scales: jax.Array, units: Units) -> jax.Array | float:
-    """One over the squared unit of each coordinate of the target, shape `(D,)`."""
-    if units == "target":
-        return 1.0
-    return jnp.exp(-2.0 * jnp.mean(jnp.log(scales), axis=tuple(range(scales.ndim - 1))))
+def natural_gradient(
+    mixture: GaussianMixture,
+    y: ArrayLike,
+    *,
+    unit: ArrayLike = 1.0,
+    relaxation: ArrayLike = 0.0,
+    damping: ArrayLike = 0.25,
+) -> GaussianMixture:
+    r"""The gradient of damped nGEM: what `objectives.ngem` sends back through a network.
 
+    The gradient of the negative log-likelihood with its Gaussians preconditioned: by the inverse of
+    their Fisher matrices in the coordinates `mu / unit` and `log sigma` (equation (21)), times
+    `rho_k / (pi_k + damping)`. The gradient of the logits is the plain one. The preconditioners
+    of the paper are in `variants`.
 
-def _logits_cotangent(
-    choice: Preconditioner, pi: jax.Array, rho: jax.Array, ratio: jax.Array
-) -> jax.Array:
-    """The gradient of the logits as `Preconditioner.logits` defines it."""
-    match choice.logits:
-        case "plain":
-            return pi - rho
-        case "natural":
-            return jnp.mean(ratio, axis=-1, keepdims=True) - ratio
-        case "eq68":
-            return 1.0 - ratio
-        case "damped":
-            return solve_damped_categorical_fisher(pi, pi - rho, choice.damping)
-        case "listing":
-            return pi * jnp.sum(ratio, axis=-1, keepdims=True) - ratio
+    Args:
+        mixture: batch shape `(...)`.
+        y: targets, shape `(..., D)`, with the mixture's batch shape, or of any for a mixture
+            without.
+        unit: the unit in which the means are measured, in the units of the targets: positive, a
+            number or shape `(D,)`. The cotangent of the means is divided by its square.
+        relaxation: `eps`, a number from 0 to 1; see `relaxed_e_step`.
+        damping: positive, in the units of a weight. The weight of a target on a component is at
+            most one over it.
+
+    Returns:
+        Cotangents of `logits`, `means` and `scales`, one for each target, to be minimised along.
+        One over `sigma` times the entry for the scales is the natural gradient in `log sigma`.
+
+    Raises:
+        ValueError: if the shape of `y` does not fit or an option is out of range.
+    """
+    check_options(mixture.dim, unit=unit, relaxation=relaxation, damping=damping)
+    mixture, y = mixture.pair(y)
+    z, pi, rho, _ = relaxed_e_step(mixture, y, relaxation)
+    weight, sigma = (rho / (pi + damping))[..., None], mixture.scales
+    # Minus z / sigma and 1 - z^2 over sigma are the gradients of a Gaussian, (55) and (56).
+    means = -weight * sigma * z / jnp.square(jnp.asarray(unit, z.dtype))
+    scales = 0.5 * weight * (1.0 - z**2) / sigma
+    return GaussianMixture.tree_unflatten(None, [pi - rho, means, scales])
 
 
 def _exp(x: jax.Array) -> jax.Array:
@@ -429,6 +330,7 @@ def _coordinates(
     """Flatten one mixture to a vector in the given coordinate, with the way back."""
     if mixture.batch_shape:
         raise ValueError(f"mixture must be a single one, got batch shape {mixture.batch_shape}")
+    check_choice("coordinate", coordinate, get_args(Coordinate))
     log = coordinate == "log_scale"
     scales = jnp.log(mixture.scales) if log else mixture.scales
     vector, unravel = ravel_pytree((mixture.logits, mixture.means, scales))

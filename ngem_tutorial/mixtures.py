@@ -35,6 +35,8 @@ class GaussianMixture:
     and `jax.grad` go through it, and a gradient with respect to a mixture is again an object of
     this class. Everything is computed in log space and stays finite for weights down to
     `exp(-1e4)`, scales from 1e-6 to 1e6 and targets a million scales away, in `float32` too.
+    Parameters in 16 bits, from a network that computes in `bfloat16` for instance, are converted to
+    `float32` on the way in; their gradients come back in 16 bits.
 
     Args:
         logits: `psi`, unnormalised log-weights, shape `(..., K)`.
@@ -56,7 +58,8 @@ class GaussianMixture:
         arrays = [jnp.asarray(getattr(self, name)) for name in names]
         if any(jnp.iscomplexobj(array) for array in arrays):
             raise ValueError("logits, means and scales must be real, got a complex array")
-        dtype = jnp.result_type(*arrays, float)  # the widest of the three; integers become floats
+        # The widest of the three; integers become floats.
+        dtype = _at_least_float32(jnp.result_type(*arrays, float))
         for name, array in zip(names, arrays, strict=True):
             object.__setattr__(self, name, array.astype(dtype))
         _check_shapes(self.logits, self.means, self.scales)
@@ -103,6 +106,38 @@ class GaussianMixture:
     def weights(self) -> jax.Array:
         """Mixture weights `pi`, shape `(..., K)`, summing to one."""
         return jax.nn.softmax(self.logits, axis=-1)
+
+    def pair(self, y: ArrayLike) -> tuple[GaussianMixture, jax.Array]:
+        """One mixture for each target, in one dtype: how every objective takes its arguments.
+
+        Args:
+            y: targets, shape `(..., D)`, with the batch shape of the mixture. A mixture without
+                batch axes takes targets of any, and is repeated.
+
+        Returns:
+            The mixture with the batch shape of the targets, and the targets, both in the dtype
+            that JAX promotes the two to, `float32` at least.
+
+        Raises:
+            ValueError: if the last axis of `y` is not `D` or the batch shapes differ.
+        """
+        y = jnp.asarray(y)
+        self._check_dim(y)
+        batch = y.shape[:-1]
+        if self.batch_shape not in ((), batch):
+            raise ValueError(
+                f"y must have one target for each mixture: the mixture has batch shape "
+                f"{self.batch_shape}, y of shape {y.shape} has {batch}"
+                + _probably_meant(self.batch_shape, batch)
+            )
+        dtype = _at_least_float32(jnp.result_type(y, *jax.tree.leaves(self)))
+        # The shapes of the leaves, built without checks.
+        event = (self.num_components, self.dim)
+        shapes = self.tree_unflatten(None, [(*batch, event[0]), (*batch, *event), (*batch, *event)])
+        mixture = jax.tree.map(
+            lambda leaf, shape: jnp.broadcast_to(leaf, shape).astype(dtype), self, shapes
+        )
+        return mixture, y.astype(dtype)
 
     def standardize(self, y: ArrayLike) -> jax.Array:
         """Distance of a target from each mean in scales, `(y - mu_k) / sigma_k`.
@@ -238,11 +273,7 @@ class GaussianMixture:
     def _targets(self, y: ArrayLike) -> jax.Array:
         """Return `y` as an array in the mixture's dtype after checking its shape."""
         y = jnp.asarray(y)
-        if y.ndim == 0 or y.shape[-1] != self.dim:
-            raise ValueError(
-                f"y must have shape (..., D) with D = {self.dim}, the dimension of the mixture, "
-                f"got shape {y.shape}"
-            )
+        self._check_dim(y)
         try:
             jnp.broadcast_shapes(y.shape[:-1], self.batch_shape)
         except ValueError:
@@ -251,6 +282,35 @@ class GaussianMixture:
                 f"mixture, {self.batch_shape}"
             ) from None
         return y.astype(jnp.result_type(y, self.means))
+
+    def _check_dim(self, y: jax.Array) -> None:
+        if y.ndim == 0 or y.shape[-1] != self.dim:
+            hint = "; give it an axis, y[..., None], for D = 1" if self._lacks_axis(y) else ""
+            raise ValueError(
+                f"y must have shape (..., D) with D = {self.dim}, the dimension of the mixture, "
+                f"got shape {y.shape}{hint}"
+            )
+
+    def _lacks_axis(self, y: jax.Array) -> bool:
+        return self.dim == 1 and y.shape == self.batch_shape
+
+
+def _at_least_float32(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return dtype if dtype.itemsize >= 4 else np.dtype(np.float32)
+
+
+def _probably_meant(batch: tuple[int, ...], of_targets: tuple[int, ...]) -> str:
+    """What a pair of unequal batch shapes comes from, as the end of an error."""
+    for name, long, short in (("mixture", batch, of_targets), ("targets", of_targets, batch)):
+        for axis, length in enumerate(long):
+            if length == 1 and long[:axis] + long[axis + 1 :] == short:
+                return (
+                    f". Axis {axis} of the {name}, of length one, is too many: was a time axis "
+                    f"left in {'the inputs' if name == 'mixture' else 'y'}?"
+                )
+    if not of_targets:
+        return ". For one target under many mixtures repeat it: jnp.broadcast_to"
+    return ""
 
 
 def _check_shapes(logits: jax.Array, means: jax.Array, scales: jax.Array) -> None:

@@ -21,13 +21,12 @@ from jax.typing import ArrayLike
 from rich import progress as rich_progress
 from rich.console import Console
 
-from ngem_tutorial.objectives import nll
+from ngem_tutorial.methods import Method
+from ngem_tutorial.objectives import Objective, nll, scale_unit
 from ngem_tutorial.optimizers import KFAC
 
 __all__ = ["Failure", "Fit", "NonFiniteError", "fit", "quiet"]
 
-Objective = Callable[..., jax.Array]
-"""Of a mixture and targets, one value per example; with a schedule, of a `relaxation` too."""
 Optimizer = Callable[..., optax.GradientTransformation]
 Params = Any
 
@@ -116,7 +115,7 @@ class Fit:
 
 def fit(
     make_model: Callable[[nnx.Rngs], Any],
-    objective: Objective,
+    objective: Objective | Method,
     x: Any,
     y: ArrayLike,
     *,
@@ -145,7 +144,8 @@ def fit(
     Args:
         make_model: builds a Flax NNX module from random streams; called with `x` the module
             returns a `GaussianMixture`.
-        objective: `objective(mixture, y)`, one value per example; its mean is minimised.
+        objective: `objective(mixture, y)`, one value per example, or a `Method` with its unit; the
+            mean is minimised.
         x: inputs, a pytree of arrays with leading axis `N`, or None for a model without input.
         y: targets, shape `(N, D)`.
         epochs: passes through the data.
@@ -235,7 +235,7 @@ class _Program(NamedTuple):
     """What a compiled program depends on besides shapes; compared by identity of its functions."""
 
     make_model: Callable[[nnx.Rngs], Any]
-    objective: Objective
+    objective: Objective | Method
     relaxation: optax.Schedule | None
     optimizer: Optimizer
     batch_size: int
@@ -304,10 +304,14 @@ def _advance(
 
         def mean_loss(params: Params) -> jax.Array:
             mixture = nnx.merge(graph, params, s.rest)(x_batch)
-            if program.relaxation is None:
-                return jnp.mean(program.objective(mixture, y_batch))
-            eps = program.relaxation(step)
-            return jnp.mean(program.objective(mixture, y_batch, relaxation=eps))
+            objective, options = program.objective, {}
+            if program.relaxation is not None:
+                options["relaxation"] = program.relaxation(step)
+            if isinstance(objective, Method):
+                if objective.unit == "batch":
+                    options["unit"] = scale_unit(mixture)
+                objective = objective.objective
+            return jnp.mean(objective(mixture, y_batch, **options))
 
         loss, gradient = jax.value_and_grad(mean_loss)(s.params)
         key = jax.random.fold_in(jax.random.fold_in(s.key, _NO_EPOCH), step)

@@ -28,7 +28,7 @@ __all__ = ["OURS", "VERDICTS", "compare", "counterpart", "pairs", "show"]
 
 VERDICTS = ("replicates", "in order only", "does not replicate", "cannot be compared")
 
-OURS = "nGEM (listing)"
+OURS = "nGEM, paper's code"
 """What the paper's nGEM is compared with: the code that its Appendix C prints."""
 
 _PAPER_RUNS = 5
@@ -99,7 +99,7 @@ def pairs(measured: pd.DataFrame) -> pd.DataFrame:
         )
         difference = number.mean - nll.mean
         prefix = ours[3].removesuffix(OURS)
-        for variant in (OURS, "nGEM (derived)", "nGEM (undamped)", "nGEM"):
+        for variant in (OURS, "nGEM, as derived", "undamped nGEM", "damped nGEM"):
             key = (*ours[:3], prefix + variant)
             if key not in runs or other not in runs:
                 continue

@@ -17,7 +17,7 @@ from ngem_tutorial.training import Fit
 
 __all__ = ["METHODS", "compare", "main"]
 
-METHODS = ("NLL", "nGEM")
+METHODS = ("NLL", "damped nGEM")
 
 
 def main(figure: Path, num_seeds: int) -> None:

@@ -20,8 +20,8 @@ import pandas as pd
 from flax import nnx
 
 from ngem_tutorial.datasets import LabelledImages, mnist
-from ngem_tutorial.experiments.methods import get_objective, get_relaxation, slug
 from ngem_tutorial.experiments.study import Unit
+from ngem_tutorial.methods import get_method, slug
 from ngem_tutorial.metrics import weight_entropy
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.networks import LabelConditioned, MixtureDensityNetwork
@@ -56,11 +56,11 @@ class Config:
     seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
     methods: tuple[str, ...] = (
         "NLL",
-        "nGEM (listing)",
-        "nGEM (undamped)",
-        "nGEM (derived)",
+        "nGEM, paper's code",
+        "undamped nGEM",
+        "nGEM, as derived",
         "SGEM",
-        "nGEM",
+        "damped nGEM",
     )
     min_scale: float = 0.01
     """Floor of the scales, in units of the pixels' range. Many pixels of a class are always zero,
@@ -80,7 +80,9 @@ class Config:
 
 _POINTS = (0, 1, 2, 3, 5, 10, 15, 20, 30, 40, 50, 60, 70, 80, 90, 100)
 _PAPER = Config(record_epochs=_POINTS)
-_QUICK = Config(epochs=1, seeds=(1,), methods=("NLL", "nGEM (listing)", "nGEM (undamped)", "nGEM"))
+_QUICK = Config(
+    epochs=1, seeds=(1,), methods=("NLL", "nGEM, paper's code", "undamped nGEM", "damped nGEM")
+)
 
 PRESETS: dict[int, dict[str, Config]] = {
     3: {
@@ -88,12 +90,20 @@ PRESETS: dict[int, dict[str, Config]] = {
         "paper": dataclasses.replace(_PAPER, keep_images=True),
     },
     10: {
-        "quick": dataclasses.replace(_QUICK, num_components=10, methods=("NLL", "nGEM (listing)")),
+        "quick": dataclasses.replace(
+            _QUICK, num_components=10, methods=("NLL", "nGEM, paper's code")
+        ),
         "paper": dataclasses.replace(
             _PAPER,
             num_components=10,
             seeds=(1, 2, 3),
-            methods=("NLL", "nGEM (listing)", "nGEM (undamped)", "nGEM (derived)", "nGEM"),
+            methods=(
+                "NLL",
+                "nGEM, paper's code",
+                "undamped nGEM",
+                "nGEM, as derived",
+                "damped nGEM",
+            ),
         ),
     },
     20: {
@@ -102,7 +112,7 @@ PRESETS: dict[int, dict[str, Config]] = {
             _PAPER,
             num_components=20,
             seeds=(1, 2),
-            methods=("NLL", "nGEM (listing)", "nGEM"),
+            methods=("NLL", "nGEM, paper's code", "damped nGEM"),
         ),
     },
 }
@@ -150,15 +160,16 @@ def train(config: Config, method: str, images: LabelledImages) -> Fit:
         The fit; runs that turn non-finite are in its `failures`.
     """
     batches = len(images.images) // config.batch_size
+    chosen = get_method(method)
     return fit(
         make_model(config, images.images.shape[1]),
-        get_objective(method),
+        chosen,
         images.labels,
         images.images,
         epochs=config.epochs,
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
-        relaxation=get_relaxation(method, config.epochs * batches),
+        relaxation=chosen.schedule and chosen.schedule(config.epochs * batches),
         optimizer=optax.adam,
         seeds=config.seeds,
         metrics={"nll": nll, "entropy": weight_entropy},

@@ -21,9 +21,9 @@ from ngem_tutorial import em
 from ngem_tutorial.datasets import Sample, two_gaussians
 from ngem_tutorial.experiments import two_gaussians as free
 from ngem_tutorial.experiments import two_sinusoids as conditional
-from ngem_tutorial.experiments.methods import get_objective, get_relaxation, slug
 from ngem_tutorial.experiments.study import Unit
 from ngem_tutorial.experiments.two_sinusoids import Reading
+from ngem_tutorial.methods import get_method, slug
 from ngem_tutorial.metrics import weight_entropy
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.networks import PlainMixture
@@ -59,10 +59,10 @@ class Config:
     methods: tuple[str, ...] = (
         "NLL",
         "SGEM",
-        "nGEM (listing)",
-        "nGEM (undamped)",
-        "nGEM (derived)",
-        "nGEM",
+        "nGEM, paper's code",
+        "undamped nGEM",
+        "nGEM, as derived",
+        "damped nGEM",
     )
     size: int = 200
     epochs: int = 50
@@ -79,7 +79,7 @@ class Config:
     the results of `two_sinusoids`."""
 
 
-_QUICK = ("NLL", "nGEM (listing)", "nGEM (undamped)", "nGEM")
+_QUICK = ("NLL", "nGEM, paper's code", "undamped nGEM", "damped nGEM")
 
 PRESETS: dict[str, Config] = {
     "quick": Config(
@@ -125,15 +125,16 @@ def train(config: Config, weight: float, method: str, learning_rate: float) -> F
         ValueError: if a setting is out of range or the method is unknown.
     """
     updates = config.epochs * (config.size // config.batch_size)
+    chosen = get_method(method, coordinate="log_scale", unit="target")
     return fit(
         _make_model,
-        get_objective(method, "log_scale", "target"),
+        chosen,
         None,
         data(config, weight).y,
         epochs=config.epochs,
         batch_size=config.batch_size,
         learning_rate=learning_rate,
-        relaxation=get_relaxation(method, updates),
+        relaxation=chosen.schedule and chosen.schedule(updates),
         optimizer=optax.sgd,
         seeds=config.seeds,
         metrics={"nll": nll, "entropy": weight_entropy},

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from functools import cache, partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ import numpy as np
 import optax
 import pandas as pd
 from flax import nnx
+from jax.typing import ArrayLike
 
 from ngem_tutorial import em
 from ngem_tutorial.datasets import (
@@ -32,15 +33,22 @@ from ngem_tutorial.datasets import (
 from ngem_tutorial.experiments import inverse_mnist, update_cost
 from ngem_tutorial.experiments import two_gaussians as free
 from ngem_tutorial.experiments import uci_regression as regression
-from ngem_tutorial.experiments.methods import slug
 from ngem_tutorial.experiments.study import Unit
-from ngem_tutorial.fisher import PRECONDITIONERS, Coordinate, Preconditioner
+from ngem_tutorial.fisher import Coordinate
+from ngem_tutorial.methods import METHODS, Method, get_method, slug
 from ngem_tutorial.metrics import weight_entropy
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.networks import MixtureDensityNetwork, PlainMixture
-from ngem_tutorial.objectives import ngem, nll, relaxation_schedule
+from ngem_tutorial.objectives import (
+    RelaxationSchedule,
+    ngem,
+    nll,
+    relaxation_schedule,
+    with_gradient,
+)
 from ngem_tutorial.tabular import rescale, uci
-from ngem_tutorial.training import Fit, Objective, fit
+from ngem_tutorial.training import Fit, fit
+from ngem_tutorial.variants import Variant
 
 __all__ = ["CANDIDATES", "PRESETS", "SUCCESS", "Config", "Free", "Network", "Regression", "units"]
 
@@ -50,103 +58,116 @@ SUCCESS = 0.05
 # --------------------------------------------------------------------------------- the candidates
 
 
-class Candidate(NamedTuple):
-    """An objective, and the start of the schedule that it is called with."""
-
-    objective: Objective
-    relaxation: float = 0.0
-    """Zero: no schedule, the objective is called without."""
-
-
-def _annealed(
-    mixture: GaussianMixture, y: jax.Array, relaxation: jax.Array, power: float, temperature: float
-) -> jax.Array:
-    """The default with responsibilities `softmax((p log pi + log N) / T)`, annealed to its own.
+@dataclasses.dataclass(frozen=True)
+class Annealed:
+    """Damped nGEM with responsibilities `softmax((p log pi + log N) / T)`, annealed to its own.
 
     `p` goes from `power` to 1 and `T` from `temperature` to 1, both as `relaxation` goes from 1 to
-    0: with `power` 0 from the uniform prior of the listing, with `temperature` above 1 as
+    0: with `power` 0 from the uniform prior of the paper's code, with `temperature` above 1 as
     deterministic annealing does.
     """
-    constant = jax.lax.stop_gradient(mixture)
-    p, log_t = 1.0 + relaxation * (power - 1.0), relaxation * np.log(temperature)
-    joint = p * constant.log_weights + constant.component_log_prob(y)
-    rho = jax.nn.softmax(joint / jnp.exp(log_t), axis=-1)
-    z, sigma = constant.standardize(y), constant.scales
-    unit = jnp.exp(jnp.mean(jnp.log(sigma), axis=tuple(range(sigma.ndim - 1))))
-    weight = (rho / (constant.weights + PRECONDITIONERS["default"].damping))[..., None]
-    natural = GaussianMixture.tree_unflatten(
-        None,
-        [
-            constant.weights - rho,
-            -weight * sigma * z / unit**2,
-            0.5 * weight * (1.0 - z**2) / sigma,
-        ],
+
+    power: float
+    temperature: float
+
+    def __call__(
+        self,
+        mixture: GaussianMixture,
+        y: jax.Array,
+        *,
+        unit: ArrayLike = 1.0,
+        relaxation: ArrayLike = 0.0,
+    ) -> jax.Array:
+        """The value of `nll`, the gradient of `gradient`."""
+        options = {"unit": unit, "relaxation": relaxation}
+        return with_gradient(self.gradient, mixture, y, name="Annealed", **options)
+
+    def gradient(
+        self,
+        mixture: GaussianMixture,
+        y: jax.Array,
+        *,
+        unit: ArrayLike = 1.0,
+        relaxation: ArrayLike = 0.0,
+    ) -> GaussianMixture:
+        """That of damped nGEM, but for the responsibilities."""
+        p = 1.0 + relaxation * (self.power - 1.0)
+        log_t = relaxation * np.log(self.temperature)
+        joint = p * mixture.log_weights + mixture.component_log_prob(y)
+        rho = jax.nn.softmax(joint / jnp.exp(log_t), axis=-1)
+        z, sigma = mixture.standardize(y), mixture.scales
+        weight = (rho / (mixture.weights + Variant().damping))[..., None]
+        means = -weight * sigma * z / jnp.square(unit)
+        scales = 0.5 * weight * (1.0 - z**2) / sigma
+        return GaussianMixture.tree_unflatten(None, [mixture.weights - rho, means, scales])
+
+
+@dataclasses.dataclass(frozen=True)
+class Dirichlet:
+    """Damped nGEM with a prior on the weights: the mode of the posterior."""
+
+    strength: float = 0.1
+
+    def __call__(
+        self, mixture: GaussianMixture, y: jax.Array, *, unit: ArrayLike = 1.0
+    ) -> jax.Array:
+        """The value of `nll`, the gradient of `ngem` and of the prior."""
+        prior = jnp.mean(mixture.log_weights, axis=-1)
+        return ngem(mixture, y, unit=unit) - self.strength * (prior - jax.lax.stop_gradient(prior))
+
+
+@dataclasses.dataclass(frozen=True)
+class Relaxation:
+    """What makes a `relaxation_schedule` from this start; equal ones hash equal."""
+
+    initial: float
+
+    def __call__(self, num_updates: int) -> RelaxationSchedule:
+        """Return the schedule of a training."""
+        return relaxation_schedule(num_updates, self.initial)
+
+
+_ANNEALED = Relaxation(1.0)
+
+CANDIDATES: Final[dict[str, Method]] = {
+    method.name: method
+    for method in (
+        METHODS["NLL"],
+        Method("NLL, relaxed", Variant(gaussians="plain"), relaxation_schedule),
+        METHODS["nGEM, as derived"],
+        METHODS["nGEM, paper's code"],
+        METHODS["undamped nGEM"],
+        Method("not relaxed", ngem, None, "batch"),
+        Method("annealed prior", Annealed(0.0, 1.0), _ANNEALED, "batch"),
+        Method("tempered", Annealed(1.0, 10.0), _ANNEALED, "batch"),
+        Method("Dirichlet prior", Dirichlet(), None, "batch"),
+        Method("weight ρ", Variant(gaussians="rho"), relaxation_schedule, "batch"),
+        Method("weight ρ/π", Variant(gaussians="rho/pi"), relaxation_schedule, "batch"),
+        Method("natural logits", Variant(logits="damped"), relaxation_schedule, "batch"),
+        Method("target units", ngem, relaxation_schedule),
+        METHODS["damped nGEM"],
     )
-    return _with_gradient(mixture, y, natural)
-
-
-def _dirichlet(mixture: GaussianMixture, y: jax.Array, strength: float = 0.1) -> jax.Array:
-    """The default with a prior on the weights: the mode of the posterior, not of the likelihood."""
-    prior = jnp.mean(mixture.log_weights, axis=-1)
-    return ngem(mixture, y) - strength * (prior - jax.lax.stop_gradient(prior))
-
-
-def _with_gradient(mixture: GaussianMixture, y: jax.Array, gradient: Any) -> jax.Array:
-    """The value of `nll`, and this gradient for the mixture."""
-    constant = jax.lax.stop_gradient(mixture)
-    value = nll(constant, y)
-    for leaf, old, slope in zip(*map(jax.tree.leaves, (mixture, constant, gradient)), strict=True):
-        product = jax.lax.stop_gradient(slope) * (leaf - old)
-        value = value + product.sum(axis=tuple(range(value.ndim, product.ndim)))
-    return value
-
-
-_DEFAULT = PRECONDITIONERS["default"]
-_START = 0.1
-
-CANDIDATES: Final[dict[str, Candidate]] = {
-    "NLL": Candidate(nll),
-    "NLL, relaxed": Candidate(
-        partial(ngem, preconditioner=Preconditioner(components="plain")), _START
-    ),
-    "nGEM (derived)": Candidate(partial(ngem, preconditioner="derived")),
-    "nGEM (listing)": Candidate(partial(ngem, preconditioner="listing")),
-    "nGEM (undamped)": Candidate(partial(ngem, preconditioner="undamped")),
-    "not relaxed": Candidate(ngem),
-    "annealed prior": Candidate(partial(_annealed, power=0.0, temperature=1.0), 1.0),
-    "tempered": Candidate(partial(_annealed, power=1.0, temperature=10.0), 1.0),
-    "Dirichlet prior": Candidate(_dirichlet),
-    "weight ρ": Candidate(partial(ngem, preconditioner=Preconditioner(components="rho")), _START),
-    "weight ρ/π": Candidate(
-        partial(ngem, preconditioner=Preconditioner(components="rho/pi")), _START
-    ),
-    "natural logits": Candidate(
-        partial(ngem, preconditioner=Preconditioner(logits="damped")), _START
-    ),
-    "target units": Candidate(partial(ngem, preconditioner=Preconditioner(units="target")), _START),
-    "nGEM": Candidate(ngem, _START),
 }
-"""By the names of the tables; `nGEM` is the package's default with `relaxation_schedule`, and those
-without a family name differ from it in what they are called after."""
+"""By the names of the tables. Those without a family name differ from damped nGEM in what they are
+called after."""
 
-MAIN: Final = ("NLL", "NLL, relaxed", "nGEM (listing)", "nGEM (undamped)", "not relaxed", "nGEM")
+MAIN: Final = (
+    "NLL",
+    "NLL, relaxed",
+    "nGEM, paper's code",
+    "undamped nGEM",
+    "not relaxed",
+    "damped nGEM",
+)
 """What runs on the tasks that take longer."""
 
 
-@cache
-def _candidate(method: str, coordinate: Coordinate | None) -> Candidate:
+def _candidate(name: str, coordinate: Coordinate | None) -> Method:
     """A candidate, the paper's variants in the coordinate that is trained."""
-    found = CANDIDATES[method]
-    if coordinate is None or not method.startswith("nGEM ("):
-        return found
-    preset: Preconditioner = PRECONDITIONERS[found.objective.keywords["preconditioner"]]  # type: ignore[attr-defined]
-    own = dataclasses.replace(preset, coordinate=coordinate)
-    return Candidate(partial(ngem, preconditioner=own), found.relaxation)
+    return get_method(name, coordinate=coordinate) if name in _OF_THE_PAPER else CANDIDATES[name]
 
 
-@cache
-def _schedule(initial: float, updates: int) -> optax.Schedule | None:
-    return relaxation_schedule(updates, initial) if initial else None
+_OF_THE_PAPER: Final = ("nGEM, as derived", "nGEM, paper's code", "undamped nGEM")
 
 
 @cache
@@ -169,7 +190,7 @@ class Free:
     """Share of the first mode; the others share the rest evenly."""
     start: str = "σ = 1"
     """Where the scales start, one of `two_gaussians.INITIALISATIONS`."""
-    methods: tuple[str, ...] = ("NLL", "nGEM (listing)", "not relaxed", "nGEM")
+    methods: tuple[str, ...] = ("NLL", "nGEM, paper's code", "not relaxed", "damped nGEM")
     learning_rates: tuple[float, ...] = (1e-1, 1e-2, 1e-3)
     """Of stochastic gradient descent on batches of one."""
     seeds: int = 100
@@ -188,7 +209,7 @@ class Network:
     """Share of the first wave; on Junction the weights are the generator's."""
     unit: float = 1.0
     """The targets are multiplied by it."""
-    methods: tuple[str, ...] = ("NLL", "nGEM (listing)", "nGEM")
+    methods: tuple[str, ...] = ("NLL", "nGEM, paper's code", "damped nGEM")
     learning_rates: tuple[float, ...] = (3e-3,)
     seeds: int = 40
     hidden: tuple[int, ...] = (64, 64, 64, 64)
@@ -202,7 +223,7 @@ class Regression:
     """A data set of `uci_regression` at its settings, but for the falling rate."""
 
     dataset: str
-    methods: tuple[str, ...] = ("NLL", "nGEM (listing)", "nGEM")
+    methods: tuple[str, ...] = ("NLL", "nGEM, paper's code", "damped nGEM")
     seeds: int = 20
 
 
@@ -214,10 +235,10 @@ class Config:
     networks: tuple[Network, ...] = ()
     regressions: tuple[Regression, ...] = ()
     image_seeds: tuple[int, ...] = ()
-    """Of `nGEM` on inverse MNIST with three components, at the constant rate of `inverse_mnist`,
-    whose stored results have the other methods."""
+    """Of damped nGEM on inverse MNIST with three components, at the constant rate of
+    `inverse_mnist`, whose stored results have the other methods."""
     timed: tuple[update_cost.Task, ...] = ()
-    """Of `update_cost`: NLL and nGEM with its schedule, fifteen times each."""
+    """Of `update_cost`: NLL and damped nGEM with its schedule, fifteen times each."""
     data_seed: int = 0
     seeds: tuple[int, ...] = ()
     """The seeds are those of the tasks."""
@@ -227,9 +248,11 @@ _WEIGHTS = (0.5, 0.7, 0.9, 0.97)
 
 PRESETS: dict[str, Config] = {
     "quick": Config(
-        free=(Free(weight=0.9, methods=("NLL", "nGEM"), seeds=10, epochs=5),),
+        free=(Free(weight=0.9, methods=("NLL", "damped nGEM"), seeds=10, epochs=5),),
         networks=(
-            Network("Junction", 3, methods=("NLL", "nGEM"), seeds=1, updates=100, hidden=(16,)),
+            Network(
+                "Junction", 3, methods=("NLL", "damped nGEM"), seeds=1, updates=100, hidden=(16,)
+            ),
         ),
         regressions=(),
     ),
@@ -257,7 +280,9 @@ PRESETS: dict[str, Config] = {
             Network(weight=0.9, methods=("not relaxed", "target units", "NLL, relaxed"), seeds=20),
             Network(weight=0.9, learning_rates=(1e-2, 1e-3, 1e-4), seeds=10),
             *(Network(components=k, weight=0.9, seeds=20) for k in (3, 5, 10)),
-            Network(weight=0.9, unit=0.05, methods=("NLL", "target units", "nGEM"), seeds=20),
+            Network(
+                weight=0.9, unit=0.05, methods=("NLL", "target units", "damped nGEM"), seeds=20
+            ),
             *(
                 Network(
                     "Junction", k, hidden=(64, 64), updates=3000, methods=MAIN, seeds=30, size=8000
@@ -316,12 +341,13 @@ def _run_free(config: Config, task: Free) -> dict[str, pd.DataFrame]:
     best, updates = -float(log_likelihood[-1]), task.epochs * task.size
     tables = []
     for method in task.methods:
-        objective, initial = _candidate(method, "log_scale")
+        chosen = _candidate(method, "log_scale")
         for rate in task.learning_rates:
             result = fit(
-                _free_model(task.start, task.components), objective, None, sample.y,
+                _free_model(task.start, task.components), chosen, None, sample.y,
                 epochs=task.epochs, batch_size=1, learning_rate=rate,
-                relaxation=_schedule(initial, updates), optimizer=_falling(optax.sgd, updates),
+                relaxation=chosen.schedule and chosen.schedule(updates),
+                optimizer=_falling(optax.sgd, updates),
                 seeds=range(1, task.seeds + 1), probes={"mixture": _mixture},
                 record_at=_record_at(updates), on_nonfinite="record",
                 label=f"{method}, {task.components} components, β = {rate:g}",
@@ -390,7 +416,7 @@ def _make_network(
 def _run_network(config: Config, task: Network, method: str) -> dict[str, pd.DataFrame]:
     sample, test = _sample(config, task, 0), _sample(config, task, 1)
     best, best_test = (float(nll(s.truth(s.x), s.y).mean()) for s in (sample, test))
-    objective, initial = _candidate(method, None)
+    chosen = _candidate(method, None)
     per_epoch = task.size // task.batch_size
     shape = dataclasses.replace(task, methods=(), learning_rates=(), seeds=0, weight=0.5)
     tables = []
@@ -398,9 +424,9 @@ def _run_network(config: Config, task: Network, method: str) -> dict[str, pd.Dat
         results, rows = [], []
         for seed in range(1, task.seeds + 1):
             result = fit(
-                _network(shape), objective, sample.x, sample.y,
+                _network(shape), chosen, sample.x, sample.y,
                 epochs=-(-task.updates // per_epoch), batch_size=task.batch_size,
-                learning_rate=rate, relaxation=_schedule(initial, task.updates),
+                learning_rate=rate, relaxation=chosen.schedule and chosen.schedule(task.updates),
                 optimizer=_falling(optax.adam, task.updates), seeds=(seed,),
                 record_at=_record_at(task.updates), on_nonfinite="record",
                 label=f"{task.task}, {method}, seed {seed}",
@@ -430,16 +456,17 @@ def _call(model: MixtureDensityNetwork, x: jax.Array) -> GaussianMixture:
 def _run_regression(task: Regression, method: str) -> dict[str, pd.DataFrame]:
     settings = regression.Config()
     found = next(t for t in settings.tasks if t.dataset == task.dataset)
-    objective, initial = _candidate(method, None)
+    chosen = _candidate(method, None)
     rows = []
     for seed in range(1, task.seeds + 1):
         data, _, _ = rescale(uci(task.dataset, seed - 1), settings.scaling)
         updates = found.epochs * (len(data.y_train) // found.batch_size)
         result = fit(
             regression.model_maker(settings, data.x_train.shape[1], None),
-            objective, data.x_train, data.y_train, epochs=found.epochs,
+            chosen, data.x_train, data.y_train, epochs=found.epochs,
             batch_size=found.batch_size, learning_rate=found.learning_rate,
-            relaxation=_schedule(initial, updates), optimizer=_falling(optax.adam, updates),
+            relaxation=chosen.schedule and chosen.schedule(updates),
+            optimizer=_falling(optax.adam, updates),
             seeds=(seed,), record_at=(updates,), on_nonfinite="record",
             label=f"{task.dataset}, {method}, seed {seed}",
         )  # fmt: skip
@@ -457,26 +484,26 @@ def _run_regression(task: Regression, method: str) -> dict[str, pd.DataFrame]:
 
 def _run_images(seed: int) -> dict[str, pd.DataFrame]:
     settings, images = inverse_mnist.PRESETS[3]["paper"], mnist("train")
-    objective, initial = _candidate("nGEM", None)
+    chosen = _candidate("damped nGEM", None)
     batches = len(images.images) // settings.batch_size
     result = fit(
         inverse_mnist.make_model(settings, images.images.shape[1]),
-        objective, images.labels, images.images,
+        chosen, images.labels, images.images,
         epochs=settings.epochs, batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
-        relaxation=_schedule(initial, settings.epochs * batches), seeds=(seed,),
+        relaxation=chosen.schedule and chosen.schedule(settings.epochs * batches), seeds=(seed,),
         metrics={"nll": nll, "entropy": weight_entropy},
         record_at=[round(batches * epoch) for epoch in settings.record_at],
-        on_nonfinite="record", label=f"nGEM, seed {seed}",
+        on_nonfinite="record", label=f"damped nGEM, seed {seed}",
     )  # fmt: skip
-    return {"images": _rounded(inverse_mnist.table("nGEM", result))}
+    return {"images": _rounded(inverse_mnist.table("damped nGEM", result))}
 
 
 # ------------------------------------------------------------------------------------------ cost
 
 
 def _run_timed(task: update_cost.Task) -> dict[str, pd.DataFrame]:
-    settings = update_cost.Config(tasks=(task,), methods=("NLL", "nGEM"))
+    settings = update_cost.Config(tasks=(task,), methods=("NLL", "damped nGEM"))
     return {"cost": update_cost.time_task(settings, task)["times"]}
 
 

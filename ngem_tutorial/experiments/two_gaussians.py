@@ -21,9 +21,9 @@ from flax import nnx
 
 from ngem_tutorial import em
 from ngem_tutorial.datasets import Sample, two_gaussians
-from ngem_tutorial.experiments.methods import get_objective, get_relaxation, slug
 from ngem_tutorial.experiments.study import Unit
 from ngem_tutorial.fisher import Coordinate
+from ngem_tutorial.methods import get_method, slug
 from ngem_tutorial.metrics import weight_entropy
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.networks import PlainMixture
@@ -70,10 +70,10 @@ class Config:
     methods: tuple[str, ...] = (
         "NLL",
         "SGEM",
-        "nGEM (listing)",
-        "nGEM (derived)",
-        "nGEM (undamped)",
-        "nGEM",
+        "nGEM, paper's code",
+        "nGEM, as derived",
+        "undamped nGEM",
+        "damped nGEM",
     )
     parametrisations: tuple[str, ...] = ("σ", "log σ")
     initialisations: tuple[str, ...] = ("σ = 1",)
@@ -165,15 +165,16 @@ def train(
         if value not in choices:
             raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
     coordinate = PARAMETRISATIONS[parametrisation]
+    chosen = get_method(method, coordinate=coordinate, unit="target")
     return fit(
         _model_maker(coordinate, INITIALISATIONS[initialisation]),
-        get_objective(method, coordinate, "target"),
+        chosen,
         None,
         data(config).y,
         epochs=config.epochs,
         batch_size=config.batch_size,
         learning_rate=learning_rate,
-        relaxation=get_relaxation(method, config.record_at[-1]),
+        relaxation=chosen.schedule and chosen.schedule(config.record_at[-1]),
         optimizer=optax.sgd,
         seeds=config.seeds,
         metrics={"nll": nll, "entropy": weight_entropy},
@@ -256,7 +257,7 @@ def measured(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """The final entropy of each run from scales of one, for the comparison with Table 1.
 
     The paper says neither what is trained for the scales nor where they start. The conditions
-    without an addition are those of the scales themselves, in which its listing takes gradients.
+    without an addition are those of the scales themselves, in which its code takes gradients.
 
     Args:
         tables: those of `units`.

@@ -19,8 +19,8 @@ import pandas as pd
 from flax import nnx
 
 from ngem_tutorial.datasets import ConditionalSample, two_sinusoids
-from ngem_tutorial.experiments.methods import get_objective, get_relaxation, slug
 from ngem_tutorial.experiments.study import Unit
+from ngem_tutorial.methods import get_method, slug
 from ngem_tutorial.metrics import weight_entropy
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.networks import MixtureDensityNetwork
@@ -69,10 +69,10 @@ class Reading:
     """How many of the seeds are run."""
     methods: tuple[str, ...] = (
         "NLL",
-        "nGEM (listing)",
-        "nGEM (undamped)",
-        "nGEM (derived)",
-        "nGEM",
+        "nGEM, paper's code",
+        "undamped nGEM",
+        "nGEM, as derived",
+        "damped nGEM",
     )
     learning_rates: tuple[float, ...] = (1e-3, 1e-4, 1e-5)
 
@@ -110,7 +110,7 @@ _SMALL_NOISE = Reading(
     "one trunk, deviation 0.1",
     noise_is="deviation",
     num_seeds=5,
-    methods=("NLL", "nGEM (listing)", "nGEM (undamped)", "nGEM"),
+    methods=("NLL", "nGEM, paper's code", "undamped nGEM", "damped nGEM"),
     learning_rates=(1e-3, 1e-4),
 )
 _SGEM = Reading(num_seeds=5, methods=("SGEM",))
@@ -207,15 +207,17 @@ def train(config: Config, reading: Reading, method: str, learning_rate: float, s
         ValueError: if a setting is out of range or the method is unknown.
     """
     sample = data(config, reading)
+    chosen = get_method(method)
+    updates = config.epochs * (config.size // config.batch_size)
     return fit(
         make_model(config, reading),
-        get_objective(method),
+        chosen,
         sample.x,
         sample.y,
         epochs=config.epochs,
         batch_size=config.batch_size,
         learning_rate=learning_rate,
-        relaxation=get_relaxation(method, config.epochs * (config.size // config.batch_size)),
+        relaxation=chosen.schedule and chosen.schedule(updates),
         optimizer=optax.adam,
         seeds=(seed,),  # one at a time: on a CPU not slower than a batch, and a failed run stops
         metrics={"nll": nll, "entropy": weight_entropy},

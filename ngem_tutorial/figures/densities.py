@@ -160,8 +160,8 @@ def one_and_two_modes(gaussian: GaussianMixture, mixture: GaussianMixture) -> Fi
         for axis, density in zip(axes, (gaussian, mixture), strict=True):
             total = jnp.exp(density.log_prob(grid[:, None]))
             parts = density.weights * jnp.exp(density.component_log_prob(grid[:, None]))
-            axis.plot(grid, total, color=PALETTE["nGEM"])
-            axis.fill_between(grid, total, color=PALETTE["nGEM"], alpha=0.15, lw=0)
+            axis.plot(grid, total, color=PALETTE["damped nGEM"])
+            axis.fill_between(grid, total, color=PALETTE["damped nGEM"], alpha=0.15, lw=0)
             if density.num_components > 1:
                 axis.plot(grid, parts, color=PALETTE["truth"], lw=0.8, ls=":")
             axis.axvline(float(density.mean[0]), color=PALETTE["truth"], lw=0.8, ls="--")
@@ -191,7 +191,7 @@ def forward_and_inverse(
     with style():
         figure, axes = plt.subplots(1, 2, figsize=(7.5, 3.2))
         axes[0].plot(y[:, 0], x[:, 0], **dots)
-        axes[0].plot(grid, forward, color=PALETTE["nGEM"])
+        axes[0].plot(grid, forward, color=PALETTE["damped nGEM"])
         axes[0].set(xlabel="$y$", ylabel="$x$", ylim=(-0.2, 1.2))
         axes[1].plot(x[:, 0], y[:, 0], **dots)
         axes[1].plot(grid, mean, color=PALETTE["NLL"])
@@ -222,7 +222,7 @@ def densities_with_components(panels: Mapping[str, GaussianMixture], y: jax.Arra
                 np.asarray(y[:, 0]), bins=30, density=True, color=PALETTE["truth"], alpha=0.25
             )
             log_parts = mixture.log_weights + mixture.component_log_prob(grid[:, None])
-            axis.plot(grid, jnp.exp(mixture.log_prob(grid[:, None])), color=PALETTE["nGEM"])
+            axis.plot(grid, jnp.exp(mixture.log_prob(grid[:, None])), color=PALETTE["damped nGEM"])
             axis.plot(grid, jnp.exp(log_parts), color="black", lw=0.9, ls="--")
             axis.set(xlabel="$y$")
             label_panel(axis, label)

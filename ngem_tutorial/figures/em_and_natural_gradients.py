@@ -18,10 +18,10 @@ from ngem_tutorial.figures.style import DASHES, PALETTE, label_panel, style
 __all__ = ["concept_map", "error_orders", "fitted_slope", "step_paths", "training_differences"]
 
 _LINES: tuple[dict[str, Any], ...] = (
-    {"color": PALETTE["nGEM"], "marker": "o", "linestyle": "-"},
-    {"color": PALETTE["nGEM (derived)"], "marker": "D", "linestyle": (0, (1, 1))},
+    {"color": PALETTE["damped nGEM"], "marker": "o", "linestyle": "-"},
+    {"color": PALETTE["nGEM, as derived"], "marker": "D", "linestyle": (0, (1, 1))},
     {"color": PALETTE["NLL"], "marker": "s", "linestyle": (0, (4, 1.5))},
-    {"color": PALETTE["nGEM (damped)"], "marker": "^", "linestyle": (0, (4, 1, 1, 1))},
+    {"color": PALETTE["fully damped nGEM"], "marker": "^", "linestyle": (0, (4, 1, 1, 1))},
 )
 """One for each coordinate system, the same in all figures: mean parameters first."""
 
@@ -166,7 +166,9 @@ _NODES = {
     "SGEM": _Node((8.4, 7.4), "SGEM", "E-step, then one\ngradient step", PALETTE["SGEM"]),
     "NGD": _Node((1.6, 0.9), "NGD", "inverse Fisher matrix\ntimes gradient", PALETTE["truth"]),
     "EM": _Node((8.4, 0.9), "EM", "E-step, then\nexact M-step", PALETTE["truth"]),
-    "nGEM": _Node((5.0, 4.15), "nGEM", "SGEM's gradient,\npreconditioned", PALETTE["nGEM"]),
+    "nGEM": _Node(
+        (5.0, 4.15), "nGEM", "SGEM's gradient,\npreconditioned", PALETTE["damped nGEM"]
+    ),
 }
 
 

@@ -16,7 +16,12 @@ from ngem_tutorial.mixtures import GaussianMixture
 
 __all__ = ["fits", "floors", "gains", "starts", "steps", "touching_bounds"]
 
-_ORDER = (PALETTE["NLL"], PALETTE["nGEM"], PALETTE["nGEM (derived)"], PALETTE["nGEM (damped)"])
+_ORDER = (
+    PALETTE["NLL"],
+    PALETTE["damped nGEM"],
+    PALETTE["nGEM, as derived"],
+    PALETTE["fully damped nGEM"],
+)
 _MARKS = ("o", "D", "s")
 _INK = "black"
 
@@ -135,7 +140,7 @@ def gains(log_likelihood: ArrayLike, q: ArrayLike, divergence: ArrayLike) -> Fig
         axes[0].plot(np.arange(len(values)), values, color=_INK, marker=".")
         axes[0].set(xlabel="EM steps", ylabel="mean log-likelihood (nats)")
         axes[1].plot(step, first + second, color=_INK, marker=".", label="gain")
-        axes[1].plot(step, first, color=PALETTE["nGEM"], ls="--", label="rise of $Q$")
+        axes[1].plot(step, first, color=PALETTE["damped nGEM"], ls="--", label="rise of $Q$")
         axes[1].plot(step, second, color=PALETTE["NLL"], ls=":", lw=2, label="divergence")
         axes[1].set(xlabel="EM step", ylabel="nats", yscale="log")
         axes[1].legend()
@@ -144,7 +149,7 @@ def gains(log_likelihood: ArrayLike, q: ArrayLike, divergence: ArrayLike) -> Fig
 
 _STEPS: dict[str, tuple[str, Any]] = {
     "EM": (_INK, "-"),
-    "natural": (PALETTE["nGEM"], "-"),
+    "natural": (PALETTE["damped nGEM"], "-"),
     "gradient": (PALETTE["NLL"], "-"),
 }
 _LINES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)))
@@ -196,7 +201,7 @@ def starts(panels: Mapping[str, tuple[ArrayLike, float | None]]) -> Figure:
     with style():
         figure, axes = plt.subplots(1, len(panels), figsize=(7.5, 3.0), squeeze=False)
         for axis, (label, (reached, truth)) in zip(axes[0], panels.items(), strict=True):
-            counts, edges, _ = axis.hist(np.asarray(reached), bins=40, color=PALETTE["nGEM"])
+            counts, edges, _ = axis.hist(np.asarray(reached), bins=40, color=PALETTE["damped nGEM"])
             for count, left, right in zip(counts, edges[:-1], edges[1:], strict=True):
                 if count:
                     at = (left + right) / 2
@@ -230,7 +235,7 @@ def floors(
     x, y, on = (np.asarray(a) for a in (floor, best, on_floor))
     with style():
         figure, axes = plt.subplots(1, 2, figsize=(7.5, 3.2))
-        colours = (PALETTE["NLL"], PALETTE["nGEM"])
+        colours = (PALETTE["NLL"], PALETTE["damped nGEM"])
         for (label, values), colour, line in zip(scale.items(), colours, ("-", "--"), strict=True):
             smallest = np.asarray(values)
             kept = np.where(smallest > 0, smallest, np.nan)
@@ -240,7 +245,7 @@ def floors(
         axes[1].plot(x, y, color="gray", lw=1, zorder=1)
         for mask, colour, mark, label in (
             (on, PALETTE["NLL"], "D", "has a scale on the floor"),
-            (~on, PALETTE["nGEM"], "o", "free of the floor"),
+            (~on, PALETTE["damped nGEM"], "o", "free of the floor"),
         ):
             axes[1].plot(x[mask], y[mask], ls="", marker=mark, color=colour, label=label)
         axes[1].set(xlabel="floor of the scales (cm)", ylabel="best mean log-likelihood (nats)")

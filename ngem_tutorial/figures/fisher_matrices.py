@@ -17,14 +17,14 @@ from ngem_tutorial.figures.style import PALETTE, label_panel, style
 __all__ = ["logit_gradient_sizes", "matrices_with_blocks", "missing_information"]
 
 _DIVERGING = LinearSegmentedColormap.from_list(
-    "orange to blue", [PALETTE["NLL"], "white", PALETTE["nGEM"]]
+    "orange to blue", [PALETTE["NLL"], "white", PALETTE["damped nGEM"]]
 )
 _UNIT = Normalize(-1.0, 1.0)
 _CHOICES = {  # the choices of `Preconditioner.logits`, each with the colour of its method
     "plain": ("plain, $\\pi - \\rho$", PALETTE["truth"], "-"),
-    "eq68": ("eq. (68), $1 - r$", PALETTE["nGEM (listing)"], "-"),
-    "natural": ("Moore-Penrose", PALETTE["nGEM (derived)"], (0, (4, 2))),
-    "damped": ("damped", PALETTE["nGEM (damped)"], "-"),
+    "eq68": ("eq. (68), $1 - r$", PALETTE["nGEM, paper's code"], "-"),
+    "natural": ("Moore-Penrose", PALETTE["nGEM, as derived"], (0, (4, 2))),
+    "damped": ("damped", PALETTE["fully damped nGEM"], "-"),
 }
 
 
@@ -134,7 +134,7 @@ def missing_information(
     x, values = np.asarray(separations), np.asarray(fractions)
     with style():
         figure, (left, right) = plt.subplots(1, 2, figsize=(6.8, 3.4))
-        left.plot(x, values[:, -1], color=PALETTE["nGEM"], lw=2.5, label="largest")
+        left.plot(x, values[:, -1], color=PALETTE["damped nGEM"], lw=2.5, label="largest")
         for index in range(values.shape[1] - 1):
             label = "others" if index == 0 else None
             left.plot(x, values[:, index], color=PALETTE["truth"], lw=1, label=label)
@@ -144,7 +144,7 @@ def missing_information(
         left.set(ylabel="fraction of information missing", ylim=(-0.03, 1.05))
         left.legend(loc="upper right", handlelength=1.2)
         with np.errstate(divide="ignore"):
-            right.semilogy(x, -1 / np.log10(values[:, -1]), color=PALETTE["nGEM"], lw=2.5)
+            right.semilogy(x, -1 / np.log10(values[:, -1]), color=PALETTE["damped nGEM"], lw=2.5)
         right.semilogy(at, -1 / np.log10(rates), **dots)
         right.set(ylabel="steps of EM for one more digit", ylim=(0.3, 3e5))
         for axis, label in ((left, "missing information"), (right, "speed of EM")):

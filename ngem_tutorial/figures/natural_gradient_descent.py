@@ -19,8 +19,8 @@ from ngem_tutorial.fisher import gaussian_fisher
 
 __all__ = ["empirical_fisher", "half_plane", "kl_expansion", "two_coordinates"]
 
-_PLAIN, _NATURAL = PALETTE["NLL"], PALETTE["nGEM"]
-_EMPIRICAL = PALETTE["nGEM (damped)"]
+_PLAIN, _NATURAL = PALETTE["NLL"], PALETTE["damped nGEM"]
+_EMPIRICAL = PALETTE["fully damped nGEM"]
 _GREY = PALETTE["truth"]
 
 
@@ -46,7 +46,12 @@ def kl_expansion(
     Returns:
         Left the balls on the half-plane, right the remainders in a log-log plot.
     """
-    colours = (PALETTE["nGEM"], PALETTE["NLL"], PALETTE["nGEM (derived)"], PALETTE["nGEM (damped)"])
+    colours = (
+        PALETTE["damped nGEM"],
+        PALETTE["NLL"],
+        PALETTE["nGEM, as derived"],
+        PALETTE["fully damped nGEM"],
+    )
     markers = "os^D"
     with style():
         figure, (left, right) = plt.subplots(1, 2, figsize=(6.5, 3.4))

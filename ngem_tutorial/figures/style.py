@@ -30,11 +30,11 @@ __all__ = [
 PALETTE: dict[str, str] = {
     "NLL": "#D55E00",
     "SGEM": "#E69F00",
-    "nGEM": "#0072B2",
-    "nGEM (undamped)": "#000000",
-    "nGEM (listing)": "#56B4E9",
-    "nGEM (derived)": "#009E73",
-    "nGEM (damped)": "#CC79A7",
+    "damped nGEM": "#0072B2",
+    "undamped nGEM": "#000000",
+    "nGEM, paper's code": "#56B4E9",
+    "nGEM, as derived": "#009E73",
+    "fully damped nGEM": "#CC79A7",
     "truth": "#555555",
 }
 """Colours of Okabe and Ito, which people with any kind of colour vision can tell apart."""
@@ -42,21 +42,21 @@ PALETTE: dict[str, str] = {
 DASHES: dict[str, Any] = {
     "NLL": "",
     "SGEM": (1, 1),
-    "nGEM": "",
-    "nGEM (undamped)": (6, 1.5, 1, 1.5),
-    "nGEM (listing)": (4, 1.5),
-    "nGEM (derived)": (1, 1),
-    "nGEM (damped)": (4, 1, 1, 1),
+    "damped nGEM": "",
+    "undamped nGEM": (6, 1.5, 1, 1.5),
+    "nGEM, paper's code": (4, 1.5),
+    "nGEM, as derived": (1, 1),
+    "fully damped nGEM": (4, 1, 1, 1),
 }
 
 MARKERS: dict[str, str] = {
     "NLL": "o",
     "SGEM": "p",
-    "nGEM": "D",
-    "nGEM (undamped)": "P",
-    "nGEM (listing)": "s",
-    "nGEM (derived)": "^",
-    "nGEM (damped)": "v",
+    "damped nGEM": "D",
+    "undamped nGEM": "P",
+    "nGEM, paper's code": "s",
+    "nGEM, as derived": "^",
+    "fully damped nGEM": "v",
 }
 
 _STYLE: Any = {

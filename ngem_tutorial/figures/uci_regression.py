@@ -81,7 +81,7 @@ def _reach(own: pd.DataFrame, reach: float) -> float:
 
 def _interval(axis: Axes, group: int, row: Any, method: str, limit: float) -> None:
     """A dot and its interval; with the first of the methods, the paper's above it."""
-    methods = ["nGEM (listing)", "nGEM (derived)", "nGEM (undamped)", "nGEM"]
+    methods = ["nGEM, paper's code", "nGEM, as derived", "undamped nGEM", "damped nGEM"]
     marks = [(methods.index(method) - 1, row.ours, row.low, row.high, method)]
     if method == methods[0]:
         marks.insert(0, (-2, row.paper, row.paper_low, row.paper_high, "paper"))

@@ -14,7 +14,7 @@ from ngem_tutorial.figures.style import MARKERS, PALETTE, label_panel, style
 
 __all__ = ["bias_and_cost", "log_odds_steps", "square_root_law"]
 
-_LISTING = PALETTE["nGEM (listing)"]
+_LISTING = PALETTE["nGEM, paper's code"]
 
 
 def square_root_law(table: pd.DataFrame) -> Figure:
@@ -93,7 +93,7 @@ def log_odds_steps(
         for axis, (label, several) in zip(axes, runs.items(), strict=False):
             axis.axhline(target, color="black", lw=0.8)
             for path in several:
-                axis.plot(path, ".-", color=PALETTE["nGEM (derived)"], lw=1.0, ms=4)
+                axis.plot(path, ".-", color=PALETTE["nGEM, as derived"], lw=1.0, ms=4)
             axis.set(xlabel="step", ylabel="log-odds", ylim=(-12, 12))
             label_panel(axis, label)
         _lost(axes[-1], lost)

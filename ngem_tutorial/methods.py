@@ -1,0 +1,107 @@
+"""The methods that are compared: an objective, and what it is trained with, under one name."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+from typing import Any, Final, Literal, get_args, get_type_hints
+
+import optax
+
+from ngem_tutorial import variants
+from ngem_tutorial._checks import check_choice
+from ngem_tutorial.fisher import Coordinate
+from ngem_tutorial.objectives import Objective, ngem, nll, relaxation_schedule, sgem
+from ngem_tutorial.variants import Variant
+
+__all__ = ["METHODS", "Method", "get_method", "slug"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """An objective with the options that it is trained with; equal ones hash equal.
+
+    Args:
+        name: in tables and figures.
+        objective: one value per example, of a mixture and targets.
+        schedule: from the number of updates of a training to the `relaxation` at each update;
+            None: the objective is called without.
+        unit: what the training loop passes as `unit`: `"batch"`, the `scale_unit` of the batch's
+            mixtures, or `"target"`, nothing, so that means are measured in the targets' own units.
+
+    Raises:
+        ValueError: if `unit` is neither.
+    """
+
+    name: str
+    objective: Objective
+    schedule: Callable[[int], optax.Schedule] | None = None
+    unit: Literal["target", "batch"] = "target"
+
+    def __post_init__(self) -> None:
+        """Check the unit."""
+        check_choice("unit", self.unit, get_args(get_type_hints(type(self))["unit"]))
+
+
+METHODS: Final[dict[str, Method]] = {
+    method.name: method
+    for method in (
+        Method("NLL", nll),
+        Method("SGEM", sgem),
+        Method("damped nGEM", ngem, relaxation_schedule, "batch"),
+        Method("undamped nGEM", variants.undamped),
+        Method("nGEM, paper's code", variants.paper_code),
+        Method("nGEM, as derived", variants.as_derived),
+        Method("nGEM, eq. (68)", variants.eq68),
+        Method("fully damped nGEM", variants.fully_damped),
+    )
+}
+"""By name. Damped nGEM is `ngem` as the package recommends it; the others that are called after
+nGEM are in `variants`."""
+
+
+def get_method(
+    name: str,
+    *,
+    coordinate: Coordinate | None = None,
+    unit: Literal["target", "batch"] | None = None,
+) -> Method:
+    """Return a method, or the same in another coordinate or unit.
+
+    Args:
+        name: one of `METHODS`.
+        coordinate: in which coordinate of the scale the Fisher block acts, None for the method's
+            own; without effect on `NLL` and `SGEM`. See `variants.Variant`.
+        unit: in which unit means are measured, None for the method's own; without effect on `NLL`
+            and `SGEM`. See `Method`.
+
+    Returns:
+        The method; equal arguments give equal methods.
+
+    Raises:
+        ValueError: if there is no such method, coordinate or unit.
+    """
+    check_choice("method", name, METHODS)
+    method = METHODS[name]
+    preconditioned = Variant() if method.objective is ngem else method.objective
+    if coordinate is not None:
+        check_choice("coordinate", coordinate, get_args(Coordinate))
+    changes: dict[str, Any] = {} if unit is None else {"unit": unit}
+    if coordinate is not None and isinstance(preconditioned, Variant):
+        own = dataclasses.replace(preconditioned, coordinate=coordinate)
+        changes["objective"] = ngem if own == Variant() else own
+    changed = dataclasses.replace(method, **changes)
+    return changed if isinstance(preconditioned, Variant) else method
+
+
+def slug(name: str) -> str:
+    """Return a name in the characters that files take.
+
+    Args:
+        name: of a method, for instance.
+
+    Returns:
+        The name with hyphens in the place of runs of other characters.
+    """
+    return re.sub(r"[^A-Za-z0-9.=+]+", "-", name).strip("-")
