@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import ArrayLike
 
+from ngem_tutorial._checks import check_choice, check_values
 from ngem_tutorial.fisher import Coordinate
 from ngem_tutorial.mixtures import GaussianMixture
 
@@ -71,8 +72,7 @@ class MixtureDensityNetwork(nnx.Module):
             ("trunks", trunks, (1, 2)),
             ("scale", scale, get_args(ScaleFunction)),
         ):
-            if value not in choices:
-                raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+            check_choice(name, value, choices)
         if not min_scale >= 0.0:
             raise ValueError(f"min_scale must not be negative, got {min_scale}")
         self.num_components, self.dim = num_components, dim
@@ -149,10 +149,7 @@ class PlainMixture(nnx.Module):
         """Make the mixture's leaves parameters."""
         if mixture.batch_shape:
             raise ValueError(f"mixture must be a single one, got batch shape {mixture.batch_shape}")
-        if coordinate not in get_args(Coordinate):
-            raise ValueError(
-                f"coordinate must be one of {get_args(Coordinate)}, got {coordinate!r}"
-            )
+        check_choice("coordinate", coordinate, get_args(Coordinate))
         self.coordinate = coordinate
         self.logits = nnx.Param(mixture.logits)
         self.means = nnx.Param(mixture.means)
@@ -187,14 +184,23 @@ class LabelConditioned(nnx.Module):
     def __call__(self, labels: ArrayLike) -> GaussianMixture:
         """Map integer labels of shape `(...)` to mixtures of batch shape `(...)`.
 
+        Under `jax.jit`, where labels are not known, the mixture of a label out of range is NaN.
+
         Raises:
             TypeError: if the labels are not integers.
+            ValueError: if a label is not from 0 to `C - 1` (where they are known).
         """
         labels = jnp.asarray(labels)
         if not jnp.issubdtype(labels.dtype, jnp.integer):
             raise TypeError(f"labels must be integers, got {labels.dtype}")
-        table = self.network(jnp.eye(self.num_classes))
-        return jax.tree.map(lambda parameter: parameter[labels], table)
+        classes = self.num_classes
+        wanted = f"from 0 to {classes - 1}"
+        check_values("labels", labels, wanted, lambda label: (label >= 0) & (label < classes))
+        table = self.network(jnp.eye(classes))
+        known = jnp.where(labels < 0, classes, labels)  # JAX would count from the end
+        return jax.tree.map(
+            lambda parameter: parameter.at[known].get(mode="fill", fill_value=jnp.nan), table
+        )
 
 
 def choose_initial_means(key: jax.Array, y: ArrayLike, num_components: int) -> jax.Array:
