@@ -1,4 +1,4 @@
-"""The claims of the page on what the listing optimises, against NumPy, SciPy and autodiff."""
+"""The claims of the page on what the code of the paper optimises, against NumPy, SciPy and autodiff."""
 
 from __future__ import annotations
 
