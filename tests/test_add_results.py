@@ -17,7 +17,7 @@ import pandas as pd
 from ngem_tutorial import results
 from ngem_tutorial.experiments import registry, two_gaussians
 
-NAME, ALL = "two_gaussians", ("NLL", "SGEM", "nGEM")
+NAME, ALL = "two_gaussians", ("NLL", "SGEM", "damped nGEM")
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_the_rows_are_those_of_a_run_of_everything(run: Any) -> None:
         assert merged.provenance["sha256"] == wanted.provenance["sha256"]
         assert merged.provenance["configuration"] == wanted.provenance["configuration"]
         (part,) = merged.provenance["extra"]["added"]
-        assert part["configuration"]["methods"] == ["nGEM"]
+        assert part["configuration"]["methods"] == ["damped nGEM"]
         assert part["rows"] + old.provenance["rows"] == merged.provenance["rows"]
         for key in ("date", "wall_time_s", "commit", "device", "versions"):
             assert merged.provenance[key] == old.provenance[key]
@@ -60,7 +60,7 @@ def test_the_rows_are_those_of_a_run_of_everything(run: Any) -> None:
     assert overview.loc["quick", "stored"] == old.provenance["commit"]["hash"][:10]
     assert overview.loc["paper", "stored"] == ""
     made = registry.provenance("quick", stored)
-    assert made["methods"].tolist() == ["", "nGEM"]
+    assert made["methods"].tolist() == ["", "damped nGEM"]
     assert set(made["experiment"]) == {NAME}
 
 

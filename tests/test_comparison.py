@@ -34,7 +34,7 @@ def test_every_number_of_the_tables_is_there_once() -> None:
 
 def test_a_number_within_the_interval_replicates_as_scipy_finds_it() -> None:
     ours = np.array([-1400.0, -1420.0, -1450.0, -1380.0, -1390.0, -1401.0])
-    (row,) = comparison.compare(runs("nGEM (listing)", ours)).to_dict("records")
+    (row,) = comparison.compare(runs("nGEM, paper's code", ours)).to_dict("records")
     paper = stats.norm.ppf((np.arange(5) + 0.5) / 5)  # any five numbers with the printed moments
     paper = -1529.7 + (101.0 + 0.5) * (paper - paper.mean()) / paper.std(ddof=1)
     interval = stats.ttest_ind(ours, paper, equal_var=False).confidence_interval(0.95)
@@ -57,7 +57,7 @@ def test_a_number_within_the_interval_replicates_as_scipy_finds_it() -> None:
 )
 def test_verdicts(ngem: float, nll: float, verdict: str) -> None:
     noise = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
-    measured = pd.concat([runs("nGEM (listing)", ngem + noise), runs("NLL", nll + noise)])
+    measured = pd.concat([runs("nGEM, paper's code", ngem + noise), runs("NLL", nll + noise)])
     found = comparison.compare(measured).set_index("method")["verdict"]
     assert found["nGEM"] == verdict
     assert set(found) <= set(comparison.VERDICTS)
@@ -94,7 +94,7 @@ def test_without_spread_rounding_decides() -> None:
     keys = {"table": "Table 2", "condition": "β = 0.001", "quantity": "entropy"}
     half = 0.0005 + 0.005 / np.sqrt(5) * stats.t.ppf(0.975, 4)
     for offset, verdict in ((0.9, "replicates"), (1.1, "does not replicate")):
-        measured = runs("nGEM (listing)", [0.693 - offset * half] * 4, **keys)
+        measured = runs("nGEM, paper's code", [0.693 - offset * half] * 4, **keys)
         (row,) = comparison.compare(measured).to_dict("records")
         assert row["verdict"] == verdict
 
@@ -103,17 +103,17 @@ def test_pairs_are_compared_as_scipy_compares_them() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(-1000.0, 10.0, 7), rng.normal(-1005.0, 20.0, 9)
     measured = pd.concat(
-        [runs("nGEM (derived)", a), runs("NLL", b), runs("nGEM (undamped)", [1.0])]
+        [runs("nGEM, as derived", a), runs("NLL", b), runs("undamped nGEM", [1.0])]
     )
     rows = comparison.pairs(measured).set_index("method")
     interval = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
-    row = rows.loc["nGEM (derived)"]
+    row = rows.loc["nGEM, as derived"]
     assert row["ours"] == pytest.approx(a.mean() - b.mean())
     assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high))
     assert row["paper"] == pytest.approx(-1529.7 + 1392.8)
     wide = stats.t.interval(0.95, 6.0, -136.9, np.hypot(101.5, 178.5) / np.sqrt(5))
     assert row["paper_low"] == pytest.approx(wide[0], abs=3.0)  # six degrees of freedom or so
-    assert np.isnan(rows.loc["nGEM (undamped)", "low"])
+    assert np.isnan(rows.loc["undamped nGEM", "low"])
 
 
 def test_the_table_for_readers_has_the_decimals_of_the_paper() -> None:

@@ -33,6 +33,7 @@ LAYERS = (
     "optimizers",
     "datasets",
     "tabular",
+    "loop",
     "training",
     "metrics",
     "results",
