@@ -65,8 +65,12 @@ def check_values(
     if isinstance(value, jax.core.Tracer):
         return
     array = np.asarray(value)
-    if not jnp.issubdtype(array.dtype, jnp.number) or not np.all(holds(array)):
-        raise ValueError(f"{name} must be {wanted}, got {value}")
+    if not jnp.issubdtype(array.dtype, jnp.number):
+        raise ValueError(f"{name} must be {wanted}, got {value!r}")
+    good = np.asarray(holds(array))
+    if not good.all():
+        where = f" at {tuple(map(int, np.argwhere(~good)[0]))}" if array.ndim else ""
+        raise ValueError(f"{name} must be {wanted}, got {array[~good].flat[0]}{where}")
 
 
 def check_options(

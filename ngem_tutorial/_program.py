@@ -212,7 +212,7 @@ def advance(
             step=step,
             value=loss,
             grad=gradient,
-            value_fn=lambda params: mean_loss(params)[0],
+            value_fn=lambda params, **_: mean_loss(params)[0],
         )
         return s._replace(
             params=optax.apply_updates(s.params, change),

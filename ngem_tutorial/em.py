@@ -10,23 +10,29 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
+from ngem_tutorial._checks import check_number
 from ngem_tutorial.mixtures import GaussianMixture
 
 __all__ = ["em_step", "gradient_em_step", "iterate", "natural_gradient_em_step"]
 
-Step = Callable[[GaussianMixture, jax.Array], GaussianMixture]
+Step = Callable[..., GaussianMixture]
+"""Of a mixture, data of shape `(N, D)` and options by keyword."""
 
 
-def em_step(mixture: GaussianMixture, y: ArrayLike, *, min_scale: float = 0.0) -> GaussianMixture:
+def em_step(
+    mixture: GaussianMixture, y: ArrayLike, *, min_scale: ArrayLike = 0.0
+) -> GaussianMixture:
     """One exact EM step: equations (9) and (10) of the paper, solved in closed form.
 
     Args:
         mixture: one mixture, batch shape `()`.
         y: data, shape `(N, D)`.
         min_scale: lower bound of the new scales, in the units of the data. Without one the
-            likelihood is unbounded: a component can shrink onto a single point.
+            likelihood is unbounded: a component can shrink onto a single point, or onto repeated
+            ones. Scales stay above the rounding of the data in any case.
 
     Returns:
         The mixture that maximises the expected complete-data log-likelihood.
@@ -38,7 +44,7 @@ def em_step(mixture: GaussianMixture, y: ArrayLike, *, min_scale: float = 0.0) -
 
 
 def natural_gradient_em_step(
-    mixture: GaussianMixture, y: ArrayLike, *, learning_rate: float, min_scale: float = 0.0
+    mixture: GaussianMixture, y: ArrayLike, *, learning_rate: ArrayLike, min_scale: ArrayLike = 0.0
 ) -> GaussianMixture:
     r"""A natural gradient step on the log-likelihood in mean parameters.
 
@@ -50,8 +56,8 @@ def natural_gradient_em_step(
     Args:
         mixture: one mixture, batch shape `()`.
         y: data, shape `(N, D)`.
-        learning_rate: step length, above 0 and at most 1; 1 gives `em_step`.
-        min_scale: lower bound of the new scales, in the units of the data.
+        learning_rate: step length, above 0 and at most 1, traced or not; 1 gives `em_step`.
+        min_scale: lower bound of the new scales, in the units of the data; see `em_step`.
 
     Returns:
         The next mixture.
@@ -61,10 +67,11 @@ def natural_gradient_em_step(
             negative.
     """
     y = _check_data(mixture, y)
-    if not 0.0 < learning_rate <= 1.0:
-        raise ValueError(f"learning_rate must be above 0 and at most 1, got {learning_rate}")
-    if not min_scale >= 0.0:
-        raise ValueError(f"min_scale must not be negative, got {min_scale}")
+    check_number(
+        "learning_rate", learning_rate, "above 0 and at most 1", lambda r: (r > 0) & (r <= 1)
+    )
+    learning_rate = jnp.asarray(learning_rate, y.dtype)
+    check_number("min_scale", min_scale, "at least 0", lambda s: (s >= 0) & np.isfinite(s))
     log_rho = mixture.log_responsibilities(y)
     log_pi_hat = jax.nn.logsumexp(log_rho, axis=0) - jnp.log(y.shape[0])
     # Normalised over the data: a component's share of each point, finite for starved components.
@@ -80,11 +87,15 @@ def natural_gradient_em_step(
     mean = (1.0 - a) * mixture.means + a * mu_hat
     within = (1.0 - a) * mixture.scales**2 + a * variance_hat
     between = a * (1.0 - a) * (mixture.means - mu_hat) ** 2
-    return GaussianMixture(log_pi, mean, jnp.maximum(jnp.sqrt(within + between), min_scale))
+    scale = jnp.maximum(jnp.sqrt(within + between), min_scale)
+    # On repeated points the variance vanishes; below their rounding a scale means nothing.
+    size = jnp.max(jnp.abs(y), axis=0)
+    rounding = jnp.finfo(y.dtype).eps * jnp.where(size > 0, size, 1.0)
+    return GaussianMixture(log_pi, mean, jnp.maximum(scale, rounding))
 
 
 def gradient_em_step(
-    mixture: GaussianMixture, y: ArrayLike, *, learning_rate: float
+    mixture: GaussianMixture, y: ArrayLike, *, learning_rate: ArrayLike
 ) -> GaussianMixture:
     """A gradient step on the M-step objective: generalised EM.
 
@@ -95,7 +106,7 @@ def gradient_em_step(
     Args:
         mixture: one mixture, batch shape `()`.
         y: data, shape `(N, D)`.
-        learning_rate: step length, positive.
+        learning_rate: step length, positive, traced or not.
 
     Returns:
         The next mixture.
@@ -104,8 +115,7 @@ def gradient_em_step(
         ValueError: if the shapes do not fit or `learning_rate` is not positive.
     """
     y = _check_data(mixture, y)
-    if not learning_rate > 0.0:
-        raise ValueError(f"learning_rate must be positive, got {learning_rate}")
+    check_number("learning_rate", learning_rate, "positive", lambda r: r > 0)
     rho = jax.lax.stop_gradient(mixture.responsibilities(y))
 
     def q(parameters: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
@@ -123,23 +133,28 @@ def gradient_em_step(
 
 @partial(jax.jit, static_argnums=(0, 3))
 def iterate(
-    step: Step, mixture: GaussianMixture, y: jax.Array, num_steps: int
+    step: Step, mixture: GaussianMixture, y: jax.Array, num_steps: int, **options: ArrayLike
 ) -> tuple[GaussianMixture, jax.Array]:
     """Repeat a step in one compiled program.
 
     Args:
-        step: maps a mixture and the data to the next mixture, `em_step` for instance.
+        step: maps a mixture, the data and the options to the next mixture, `em_step` for instance.
         mixture: where to start, batch shape `()`.
         y: data, shape `(N, D)`.
         num_steps: how many steps.
+        **options: for the step, `learning_rate` for instance; traced, so that other values reuse
+            the program.
 
     Returns:
         The last mixture and the mean log-likelihood in nats before each step and after the last,
         shape `(num_steps + 1,)`.
     """
+    # In one dtype from the start: what a step returns has that of its arguments together.
+    dtype = jnp.result_type(*jax.tree.leaves(mixture), y, jnp.float32)
+    mixture, y = jax.tree.map(lambda leaf: leaf.astype(dtype), (mixture, jnp.asarray(y)))
 
     def body(m: GaussianMixture, _: None) -> tuple[GaussianMixture, jax.Array]:
-        return step(m, y), m.log_prob(y).mean()
+        return step(m, y, **options), m.log_prob(y).mean()
 
     last, log_likelihood = jax.lax.scan(body, mixture, length=num_steps)
     return last, jnp.append(log_likelihood, last.log_prob(y).mean())

@@ -18,9 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from ngem_tutorial._checks import check_number, check_values
+
 __all__ = ["GaussianMixture"]
 
 _LOG_2PI = math.log(2.0 * math.pi)
+_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -56,12 +59,15 @@ class GaussianMixture:
         """Convert the parameters to floating-point arrays of one dtype and check them."""
         names = ("logits", "means", "scales")
         arrays = [jnp.asarray(getattr(self, name)) for name in names]
-        if any(jnp.iscomplexobj(array) for array in arrays):
-            raise ValueError("logits, means and scales must be real, got a complex array")
-        # The widest of the three; integers become floats.
-        dtype = _at_least_float32(jnp.result_type(*arrays, float))
+        dtypes = {array.dtype for array in arrays}
+        if dtypes not in ({_FLOAT32}, {_FLOAT64}):  # these need no conversion
+            if any(jnp.iscomplexobj(array) for array in arrays):
+                raise ValueError("logits, means and scales must be real, got a complex array")
+            # The widest of the three; integers become floats.
+            dtype = _at_least_float32(jnp.result_type(*arrays, float))
+            arrays = [array.astype(dtype) for array in arrays]
         for name, array in zip(names, arrays, strict=True):
-            object.__setattr__(self, name, array.astype(dtype))
+            object.__setattr__(self, name, array)
         _check_shapes(self.logits, self.means, self.scales)
         _check_values(self.logits, self.means, self.scales)
 
@@ -210,27 +216,125 @@ class GaussianMixture:
         """
         return jnp.exp(self.log_responsibilities(y))
 
-    def sample(self, key: jax.Array, shape: Sequence[int] = ()) -> jax.Array:
+    def sample(
+        self, key: jax.Array, shape: int | Sequence[int] = (), *, temperature: float = 1.0
+    ) -> jax.Array:
         """Draw targets.
+
+        A gradient flows to the means and scales, the noise and the drawn components held fixed.
+        With more than one component there is none for the logits, and asking for it is an error.
 
         Args:
             key: a JAX random key.
             shape: how many for each mixture of the batch.
+            temperature: positive. The logits are divided by it and the variances multiplied: below
+                one the draws gather at the means of the heaviest components.
 
         Returns:
             Shape `(*shape, ..., D)`.
+
+        Raises:
+            ValueError: if `shape` is negative or `temperature` not positive.
+            TypeError: if a gradient with respect to the logits is asked for.
         """
+        return self.sample_with_components(key, shape, temperature=temperature)[0]
+
+    def sample_with_components(
+        self, key: jax.Array, shape: int | Sequence[int] = (), *, temperature: float = 1.0
+    ) -> tuple[jax.Array, jax.Array]:
+        """Draw targets, and say which component each is from.
+
+        Args:
+            key: as in `sample`.
+            shape: as in `sample`.
+            temperature: as in `sample`.
+
+        Returns:
+            The targets that `sample` draws, shape `(*shape, ..., D)`, and the positions of their
+            components, integers from 0 to `K - 1`, shape `(*shape, ...)`.
+
+        Raises:
+            ValueError: if `shape` is negative or `temperature` not positive.
+            TypeError: if a gradient with respect to the logits is asked for.
+        """
+        check_number("temperature", temperature, "positive and finite", _positive)
+        check_values("shape", shape, "a whole number or several, not negative", _natural)
+        shape = tuple(int(length) for length in np.atleast_1d(shape))
         component_key, noise_key = jax.random.split(key)
         batch = (*shape, *self.batch_shape)
-        k = jax.random.categorical(component_key, self.logits, shape=batch)
+        logits = self.logits if self.num_components == 1 else _without_gradient(self.logits)
+        k = jax.random.categorical(component_key, logits / temperature, shape=batch)
         noise = jax.random.normal(noise_key, (*batch, self.dim), self.means.dtype)
-        index = k[..., None, None]
+        # Positions among all components of the batch: nothing of shape (*batch, K, D) is made.
+        first = jnp.arange(math.prod(self.batch_shape)).reshape(self.batch_shape)
+        index = self.num_components * first + k
 
         def pick(parameter: jax.Array) -> jax.Array:
-            parameter = jnp.broadcast_to(parameter, (*batch, self.num_components, self.dim))
-            return jnp.take_along_axis(parameter, index, axis=-2)[..., 0, :]
+            return parameter.reshape(-1, self.dim)[index]
 
-        return pick(self.means) + pick(self.scales) * noise
+        return pick(self.means) + math.sqrt(temperature) * pick(self.scales) * noise, k
+
+    def __getitem__(self, index: Any) -> GaussianMixture:
+        """Some mixtures of a batch.
+
+        Args:
+            index: of the batch axes, whatever an array of the batch shape takes.
+
+        Returns:
+            A mixture whose batch shape is that of such an array at the index. Where a traced index
+            is out of range its parameters are NaN.
+
+        Raises:
+            IndexError: if the index has more axes than the batch or is out of range (where it is
+                known).
+        """
+        index = index if isinstance(index, tuple) else (index,)
+        if not any(isinstance(part, jax.core.Tracer) for part in index):
+            np.broadcast_to(False, self.batch_shape)[index]  # raises as NumPy does
+        elif len(index) > len(self.batch_shape):
+            raise IndexError(f"too many indices for the batch shape {self.batch_shape}")
+        dots = any(part is Ellipsis for part in index)
+
+        def pick(leaf: jax.Array, event_axes: int) -> jax.Array:
+            whole = (slice(None),) * event_axes if dots else ()
+            return leaf.at[(*index, *whole)].get(mode="fill", fill_value=jnp.nan)
+
+        leaves = [pick(self.logits, 1), pick(self.means, 2), pick(self.scales, 2)]
+        return self.tree_unflatten(None, leaves)
+
+    def __len__(self) -> int:
+        """Length of the first batch axis."""
+        if not self.batch_shape:
+            raise TypeError("a mixture without batch axes has no length")
+        return self.batch_shape[0]
+
+    def affine(self, shift: ArrayLike, scale: ArrayLike) -> GaussianMixture:
+        """The mixture of `shift + scale * y`: the same, in other units of the targets.
+
+        At a target in the new units the log-density is lower by `sum(log(abs(scale)))`.
+
+        Args:
+            shift: in the new units, a number or shape `(D,)`.
+            scale: new units per old unit, not zero, a number or shape `(D,)`.
+
+        Returns:
+            A mixture with the same weights.
+
+        Raises:
+            ValueError: if a shape does not fit or a value is out of range (where it is known).
+        """
+        for name, value in (("shift", shift), ("scale", scale)):
+            if np.shape(value) not in ((), (self.dim,)):
+                raise ValueError(
+                    f"{name} must be a number or have shape (D,) = ({self.dim},), got shape "
+                    f"{np.shape(value)}"
+                )
+        check_values("shift", shift, "finite", np.isfinite)
+        check_values("scale", scale, "finite and not zero", lambda s: np.isfinite(s) & (s != 0))
+        shift, scale = (jnp.asarray(value) for value in (shift, scale))
+        return GaussianMixture(
+            self.logits, shift + scale * self.means, jnp.abs(scale) * self.scales
+        )
 
     @property
     def mean(self) -> jax.Array:
@@ -246,7 +350,9 @@ class GaussianMixture:
     @property
     def weight_entropy(self) -> jax.Array:
         """Entropy `H(pi)` of the weights in nats, shape `(...)`; at most `log K`."""
-        return -jnp.sum(self.weights * self.log_weights, axis=-1)
+        weights = self.weights
+        log = jnp.where(weights > 0, self.log_weights, 0.0)  # 0 log 0 = 0
+        return -jnp.sum(weights * log, axis=-1)
 
     def marginal(self, dims: int | Sequence[int]) -> GaussianMixture:
         """The mixture of some coordinates of a target, the others integrated out.
@@ -260,12 +366,16 @@ class GaussianMixture:
         Raises:
             ValueError: if a coordinate is out of range.
         """
-        index = [dims] if isinstance(dims, int) else list(dims)
-        if not index or any(not -self.dim <= d < self.dim for d in index):
+        columns = np.atleast_1d(np.asarray(dims))
+        if (
+            columns.ndim != 1
+            or columns.size == 0
+            or not np.issubdtype(columns.dtype, np.integer)
+            or not all(-self.dim <= d < self.dim for d in columns)
+        ):
             raise ValueError(
                 f"dims must name coordinates from {-self.dim} to {self.dim - 1}, got {dims}"
             )
-        columns = jnp.asarray(index)
         return dataclasses.replace(
             self, means=self.means[..., columns], scales=self.scales[..., columns]
         )
@@ -293,6 +403,29 @@ class GaussianMixture:
 
     def _lacks_axis(self, y: jax.Array) -> bool:
         return self.dim == 1 and y.shape == self.batch_shape
+
+
+@jax.custom_jvp
+def _without_gradient(logits: jax.Array) -> jax.Array:
+    return logits
+
+
+@_without_gradient.defjvp
+def _refuse(primals: Any, tangents: Any) -> Any:
+    raise TypeError(
+        "samples have no gradient with respect to the logits: which component is drawn does not "
+        "depend on them smoothly. For the gradient with respect to means and scales alone stop "
+        "that of the logits, dataclasses.replace(mixture, logits=jax.lax.stop_gradient("
+        "mixture.logits)); for that of an expectation sum over the components, by their weights."
+    )
+
+
+def _positive(number: np.ndarray) -> np.ndarray:
+    return (number > 0) & np.isfinite(number)
+
+
+def _natural(number: np.ndarray) -> np.ndarray:
+    return (number >= 0) & (number == np.floor(number))
 
 
 def _at_least_float32(dtype: np.dtype[Any]) -> np.dtype[Any]:

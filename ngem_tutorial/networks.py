@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import ArrayLike
 
+from ngem_tutorial._checks import check_choice, check_values
 from ngem_tutorial.fisher import Coordinate
 from ngem_tutorial.mixtures import GaussianMixture
 
@@ -79,8 +80,7 @@ class MixtureDensityNetwork(nnx.Module):
             ("trunks", trunks, (1, 2)),
             ("scale", scale, get_args(ScaleFunction)),
         ):
-            if value not in choices:
-                raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+            check_choice(name, value, choices)
         if not min_scale >= 0.0:
             raise ValueError(f"min_scale must not be negative, got {min_scale}")
         self.num_components, self.dim = num_components, dim
@@ -162,10 +162,7 @@ class PlainMixture(nnx.Module):
     def __init__(self, mixture: GaussianMixture, coordinate: Coordinate = "log_scale") -> None:
         if mixture.batch_shape:
             raise ValueError(f"mixture must be a single one, got batch shape {mixture.batch_shape}")
-        if coordinate not in get_args(Coordinate):
-            raise ValueError(
-                f"coordinate must be one of {get_args(Coordinate)}, got {coordinate!r}"
-            )
+        check_choice("coordinate", coordinate, get_args(Coordinate))
         self.coordinate = coordinate
         self.logits = nnx.Param(mixture.logits)
         self.means = nnx.Param(mixture.means)
@@ -215,14 +212,6 @@ class Affine:
             return (np.asarray(raw, np.float64) - np.array(self.shift)) / np.array(self.scale)
         return (raw - jnp.array(self.shift, raw.dtype)) / jnp.array(self.scale, raw.dtype)
 
-    def to_raw(self, mixture: GaussianMixture) -> GaussianMixture:
-        """Return the mixture of raw targets from one of standard targets."""
-        dtype = mixture.means.dtype
-        shift, scale = jnp.array(self.shift, dtype), jnp.array(self.scale, dtype)
-        return dataclasses.replace(
-            mixture, means=shift + scale * mixture.means, scales=scale * mixture.scales
-        )
-
 
 class Standardized(nnx.Module):
     """A network of standardised inputs and targets, for raw ones.
@@ -256,7 +245,7 @@ class Standardized(nnx.Module):
             for leaf, affine in zip(leaves, self.inputs, strict=True)
         ]
         mixture = self.network(jax.tree.unflatten(structure, scaled))
-        return self.targets.to_raw(mixture)
+        return mixture.affine(np.array(self.targets.shift), np.array(self.targets.scale))
 
 
 class LabelConditioned(nnx.Module):
@@ -282,14 +271,23 @@ class LabelConditioned(nnx.Module):
         Returns:
             Mixtures of batch shape `(...)`.
 
+        Under `jax.jit`, where labels are not known, the mixture of a label out of range is NaN.
+
         Raises:
             TypeError: if the labels are not integers.
+            ValueError: if a label is not from 0 to `C - 1` (where they are known).
         """
         labels = jnp.asarray(labels)
         if not jnp.issubdtype(labels.dtype, jnp.integer):
             raise TypeError(f"labels must be integers, got {labels.dtype}")
-        table = self.network(jnp.eye(self.num_classes))
-        return jax.tree.map(lambda parameter: parameter[labels], table)
+        classes = self.num_classes
+        wanted = f"from 0 to {classes - 1}"
+        check_values("labels", labels, wanted, lambda label: (label >= 0) & (label < classes))
+        table = self.network(jnp.eye(classes))
+        known = jnp.where(labels < 0, classes, labels)  # JAX would count from the end
+        return jax.tree.map(
+            lambda parameter: parameter.at[known].get(mode="fill", fill_value=jnp.nan), table
+        )
 
 
 def choose_initial_means(key: jax.Array, y: ArrayLike, num_components: int) -> jax.Array:

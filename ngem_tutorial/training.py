@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
@@ -231,10 +230,8 @@ class _RawMetric:
     targets: Affine
 
     def __call__(self, mixture: GaussianMixture, y: jax.Array) -> jax.Array:
-        scale, shift = (
-            jnp.array(part, y.dtype) for part in (self.targets.scale, self.targets.shift)
-        )
-        return self.metric(self.targets.to_raw(mixture), y * scale + shift)
+        shift, scale = np.array(self.targets.shift), np.array(self.targets.scale)
+        return self.metric(mixture.affine(shift, scale), shift + scale * y)
 
 
 def _in_raw_units(metric: Objective, scaling: Scaling | None) -> Objective:

@@ -17,9 +17,9 @@ FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
-def skpro_listing() -> Any:
+def skpro_paper_code() -> Any:
     spec = importlib.util.spec_from_file_location(
-        "benchmarks_skpro_listing", FOLDER / "skpro_listing.py"
+        "benchmarks_skpro_paper_code", FOLDER / "skpro_paper_code.py"
     )
     assert spec
     assert spec.loader
@@ -37,7 +37,7 @@ def skpro_listing() -> Any:
     ],
 )
 def test_what_to_install_is_said_before_any_computing(
-    skpro_listing: Any, monkeypatch: pytest.MonkeyPatch, versions: dict[str, str], problem: str
+    skpro_paper_code: Any, monkeypatch: pytest.MonkeyPatch, versions: dict[str, str], problem: str
 ) -> None:
     def version(package: str) -> str:
         if package not in versions:
@@ -45,27 +45,27 @@ def test_what_to_install_is_said_before_any_computing(
         return versions[package]
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    monkeypatch.setattr(skpro_listing, "run", lambda *_: pytest.fail("computed"))
+    monkeypatch.setattr(skpro_paper_code, "run", lambda *_: pytest.fail("computed"))
     with pytest.raises(ModuleNotFoundError, match=f"{problem}.*pip install skpro==2.16.0 torch"):
-        skpro_listing.main()
+        skpro_paper_code.main()
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9])
-def test_the_data_have_exactly_the_share(skpro_listing: Any, share: float) -> None:
-    config = skpro_listing.Config()
-    x, y = skpro_listing.sample(config, share, 3)
+def test_the_data_have_exactly_the_share(skpro_paper_code: Any, share: float) -> None:
+    config = skpro_paper_code.Config()
+    x, y = skpro_paper_code.sample(config, share, 3)
     assert (y > 0).sum() == share * config.size == 1000 * share
     assert np.abs(np.abs(y) - 1).max() < 0.6
     assert np.abs(y - np.sign(y)).std() == pytest.approx(0.06, abs=0.01)  # of a half-normal
     assert abs(np.corrcoef(x, y)[0, 1]) < 0.15
-    assert (skpro_listing.sample(config, share, 3)[1] == y).all()
+    assert (skpro_paper_code.sample(config, share, 3)[1] == y).all()
 
 
-def test_stored_results_are_those_of_the_settings_and_show_the_law(skpro_listing: Any) -> None:
-    stored = results.load(f"{skpro_listing.RESULT}/{skpro_listing.TABLE}")
-    config, table = skpro_listing.Config(), stored.table
+def test_stored_results_are_those_of_the_settings_and_show_the_law(skpro_paper_code: Any) -> None:
+    stored = results.load(f"{skpro_paper_code.RESULT}/{skpro_paper_code.TABLE}")
+    config, table = skpro_paper_code.Config(), stored.table
     assert [part["commit"]["dirty"] for part in stored.provenance["parts"]] == [False]
-    assert stored.provenance["extra"]["libraries"]["skpro"] == skpro_listing.VERSION
+    assert stored.provenance["extra"]["libraries"]["skpro"] == skpro_paper_code.VERSION
     assert tuple(stored.provenance["seeds"]) == config.seeds
     assert stored.provenance["configuration"]["epochs"] == config.epochs
     assert len(table) == len(config.shares) * 2 * len(config.seeds)

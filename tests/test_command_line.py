@@ -87,15 +87,12 @@ def test_the_summary_of_the_demonstration(
 @pytest.fixture
 def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pandas")
-    from ngem_tutorial import demo, training
-    from ngem_tutorial.experiments import inverse_mnist, two_gaussians
+    from ngem_tutorial import demo, loop
 
     def train(*arguments: Any, **options: Any) -> None:
         pytest.fail("it trained")
 
-    monkeypatch.setattr(training, "fit", train)
-    for module in (inverse_mnist, two_gaussians):
-        monkeypatch.setattr(module, "fit", train)
+    monkeypatch.setattr(loop, "train", train)
     monkeypatch.setattr(demo, "compare", train)
 
 

@@ -291,8 +291,8 @@ def test_min_scale_is_a_floor() -> None:
     floored = em_step(mixture, y, min_scale=0.25)
     np.testing.assert_array_equal(floored.scales, 0.25)
     np.testing.assert_allclose(floored.means, [[0.0], [10.0]], atol=1e-12)
-    with pytest.raises(ValueError, match="scales must be positive"):
-        em.em_step(mixture, np.zeros((3, 1)))
+    rounding = np.finfo(np.float64).eps * 10.0  # of the data: no scale is below it
+    np.testing.assert_array_equal(em_step(mixture, y).scales, rounding)
     # It changes nothing but the scales below it.
     free = em_step(start(), data())
     floor = float(np.median(free.scales))
@@ -335,5 +335,63 @@ def test_gradient_step_checks_its_rate(rate: float) -> None:
 
 @pytest.mark.parametrize("min_scale", [-1e-9, float("nan")])
 def test_min_scale_is_checked(min_scale: float) -> None:
-    with pytest.raises(ValueError, match="min_scale must not be negative, got"):
+    with pytest.raises(ValueError, match="min_scale must be at least 0, got"):
         em_step(start(), data(), min_scale=min_scale)
+
+
+# At the edges
+
+
+@pytest.mark.parametrize("x64", [False, True])
+@pytest.mark.parametrize("value", [0.0, 1.0, 1e6])
+def test_repeated_points_end_at_a_finite_mixture(value: float, x64: bool) -> None:
+    """Half of the points are the same: a component shrinks onto them, and stays a number."""
+    y = np.concatenate([np.full((50, 1), value), value + 1.0 + np.arange(50.0)[:, None]])
+    with jax.enable_x64(x64):
+        mixture = GaussianMixture([0.0, 0.0], [[value], [value + 25.0]], [[1.0], [5.0]])
+        last, log_likelihood = iterate(em.em_step, mixture, jnp.asarray(y), 60)
+    for leaf in (*jax.tree.leaves(last), log_likelihood):
+        assert np.isfinite(leaf).all()
+    assert log_likelihood[-1] > log_likelihood[0]
+    np.testing.assert_allclose(last.means[0], value, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(last.weights[0], 0.5, rtol=1e-2)
+    # The floor is the rounding of the data, and only there to be met by such points.
+    eps = np.finfo(np.float64 if x64 else np.float32).eps
+    assert last.scales[0] <= 20 * eps * max(value + 50.0, 1.0)
+    assert last.scales[1] > 5.0
+
+
+@pytest.mark.parametrize(
+    ("of_mixture", "of_data"),
+    [("float32", "float64"), ("float64", "float32"), ("bfloat16", "float32")],
+)
+def test_iterate_takes_mixed_dtypes(of_mixture: str, of_data: str) -> None:
+    mixture = jax.tree.map(lambda leaf: leaf.astype(of_mixture), start())
+    y = jnp.asarray(data(), of_data)
+    last, log_likelihood = iterate(em.em_step, mixture, y, 3)
+    widest = jnp.promote_types(of_mixture, of_data)
+    assert {leaf.dtype for leaf in jax.tree.leaves(last)} == {widest}
+    assert np.all(np.diff(log_likelihood) > 0)
+
+
+def test_rates_can_be_traced_and_share_a_program() -> None:
+    mixture, y = start(), data()
+    for step, rates in (
+        (em.natural_gradient_em_step, (0.3, 1.0)),
+        (em.gradient_em_step, (0.3, 2.0)),
+    ):
+        traced = jax.jit(lambda rate, step=step: step(mixture, y, learning_rate=rate))
+        for rate in rates:
+            for a, b in zip(
+                jax.tree.leaves(traced(rate)),
+                jax.tree.leaves(step(mixture, y, learning_rate=rate)),
+                strict=True,
+            ):
+                np.testing.assert_allclose(a, b, rtol=1e-12)
+        before = iterate._cache_size()
+        for rate in rates:
+            last, _ = iterate(step, mixture, y, 2, learning_rate=rate)
+            twice = traced(rate)
+            again = step(twice, y, learning_rate=rate)
+            np.testing.assert_allclose(last.means, again.means, rtol=1e-12)
+        assert iterate._cache_size() == before + 1

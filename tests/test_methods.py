@@ -1,9 +1,8 @@
-"""The objectives by the names of the figures."""
+"""The methods by the names of the tables and figures."""
 
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 from typing import Any
 
 import jax
@@ -11,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ngem_tutorial.experiments import methods
-from ngem_tutorial.fisher import PRECONDITIONERS, Preconditioner
+from ngem_tutorial import methods, variants
+from ngem_tutorial.methods import METHODS, Method, get_method
 from ngem_tutorial.mixtures import GaussianMixture
-from ngem_tutorial.objectives import ngem, nll, sgem
+from ngem_tutorial.objectives import ngem, nll, relaxation_schedule, sgem
+from ngem_tutorial.variants import Variant
 
 MIXTURE = GaussianMixture(
     jnp.array([0.3, -0.4]),
@@ -22,102 +22,109 @@ MIXTURE = GaussianMixture(
     jnp.array([[0.5, 2.0], [1.5, 0.7]]),
 )
 POINT = jnp.array([0.4, 0.2])
+PRECONDITIONED = [name for name in METHODS if name not in ("NLL", "SGEM")]
 
 
 def gradient(objective: Any) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(jax.grad(objective)(MIXTURE, POINT))]
 
 
-@pytest.mark.parametrize(
-    ("method", "preconditioner"),
-    [
-        ("nGEM", PRECONDITIONERS["default"]),
-        ("nGEM (undamped)", PRECONDITIONERS["undamped"]),
-        ("nGEM (listing)", PRECONDITIONERS["listing"]),
-        ("nGEM (derived)", PRECONDITIONERS["derived"]),
-        ("nGEM (damped)", PRECONDITIONERS["damped"]),
-    ],
-)
-@pytest.mark.parametrize("coordinate", ["scale", "log_scale"])
-def test_a_method_is_ngem_with_its_preconditioner(
-    method: str, preconditioner: Any, coordinate: Any
-) -> None:
-    expected = partial(
-        ngem, preconditioner=dataclasses.replace(preconditioner, coordinate=coordinate)
-    )
-    own = gradient(methods.get_objective(method, coordinate))
-    for a, b in zip(own, gradient(expected), strict=True):
-        np.testing.assert_array_equal(a, b)
-    other = gradient(
-        methods.get_objective(method, "scale" if coordinate != "scale" else "log_scale")
-    )
-    np.testing.assert_array_equal(own[0], other[0])
-    assert not np.allclose(own[2], other[2])
+def test_each_name_is_that_of_its_objective() -> None:
+    assert {name: method.objective for name, method in METHODS.items()} == {
+        "NLL": nll,
+        "SGEM": sgem,
+        "damped nGEM": ngem,
+        "undamped nGEM": variants.undamped,
+        "nGEM, paper's code": variants.paper_code,
+        "nGEM, as derived": variants.as_derived,
+        "nGEM, eq. (68)": variants.eq68,
+        "fully damped nGEM": variants.fully_damped,
+    }
+    for name, method in METHODS.items():
+        assert method.name == name
+        assert get_method(name) is not None
+        assert get_method(name) == method
 
 
 def test_methods_are_distinct_and_plain_ones_are_plain() -> None:
-    assert methods.get_objective("NLL", "log_scale") is nll
-    assert methods.get_objective("SGEM") is sgem
-    assert set(methods.METHODS) >= {"NLL", "SGEM", "nGEM", "nGEM (undamped)"}
-    compared = [methods.get_objective(method) for method in methods.METHODS if method != "SGEM"]
+    compared = [method.objective for name, method in METHODS.items() if name != "SGEM"]
     logits = {tuple(gradient(objective)[0].round(4).tolist()) for objective in compared}
-    assert len(logits) == len(compared) - 2  # NLL, nGEM and the undamped: plain logits
+    assert len(logits) == len(compared) - 2  # NLL, damped and undamped nGEM: plain logits
     means = {tuple(gradient(objective)[1].round(4).ravel().tolist()) for objective in compared}
-    assert len(means) == 4  # NLL, nGEM, damped, and the rest
+    assert len(means) == 4  # NLL, damped, fully damped, and the rest
 
 
-def test_an_objective_is_one_object_however_it_is_asked_for() -> None:
-    """Programs are compiled once for an objective, compared by identity."""
-    for method, own, other in (
-        ("nGEM", "log_scale", "scale"),
-        ("nGEM (undamped)", "scale", "log_scale"),
+@pytest.mark.parametrize("name", PRECONDITIONED)
+@pytest.mark.parametrize("coordinate", ["scale", "log_scale"])
+def test_a_method_in_another_coordinate_differs_in_the_scales_by_a_factor(
+    name: str, coordinate: Any
+) -> None:
+    other = "scale" if coordinate == "log_scale" else "log_scale"
+    one, two = (gradient(get_method(name, coordinate=c).objective) for c in (coordinate, other))
+    np.testing.assert_array_equal(one[0], two[0])
+    np.testing.assert_array_equal(one[1], two[1])
+    ratio = (one[2] / two[2]) if coordinate == "scale" else (two[2] / one[2])
+    np.testing.assert_allclose(ratio, np.asarray(MIXTURE.scales) ** 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_equal_methods_are_equal_and_hash_equal(name: str) -> None:
+    """Programs are compiled once for a method, which is compared by value."""
+    for options in (
+        {},
+        {"coordinate": "scale"},
+        {"coordinate": "log_scale"},
+        {"unit": "batch"},
+        {"unit": "target", "coordinate": "scale"},
     ):
-        one = methods.get_objective(method)
-        assert methods.get_objective(method, own) is one
-        assert methods.get_objective(method=method, coordinate=own) is one
-        assert methods.get_objective(method, other) is not one
+        one, two = get_method(name, **options), get_method(name, **options)  # type: ignore[arg-type]
+        assert one == two
+        assert hash(one) == hash(two)
+    own = {"damped nGEM": "log_scale"}.get(name, "scale")
+    assert get_method(name, coordinate=own) == METHODS[name]  # type: ignore[arg-type]
+    changed = get_method(name, coordinate="scale" if own == "log_scale" else "log_scale")
+    assert (changed == METHODS[name]) == (name in ("NLL", "SGEM"))
+    assert get_method("damped nGEM", coordinate="scale").objective == Variant(coordinate="scale")
 
 
-def test_ngem_is_the_default_of_the_package() -> None:
-    for a, b in zip(gradient(methods.get_objective("nGEM")), gradient(ngem), strict=True):
-        np.testing.assert_array_equal(a, b)
+def test_units_are_those_of_the_target_but_for_damped_ngem() -> None:
+    for name, method in METHODS.items():
+        assert method.unit == ("batch" if name == "damped nGEM" else "target")
+        assert get_method(name, unit="target").unit == "target"
+        in_units_of_the_batch = get_method(name, unit="batch").unit == "batch"
+        assert in_units_of_the_batch == (name in PRECONDITIONED)
 
 
-def test_unknown_methods_and_coordinates_are_named() -> None:
-    with pytest.raises(ValueError, match=r"method must be one of NLL, SGEM, nGEM, .* got 'ngem'"):
-        methods.get_objective("ngem")
-    with pytest.raises(ValueError, match=r"coordinate must be one of .* got 'variance'"):
-        methods.get_objective("nGEM", "variance")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"units must be one of .* got 'metres'"):
-        methods.get_objective("nGEM", units="metres")  # type: ignore[arg-type]
-
-
-def test_the_units_of_the_target_are_those_of_the_papers_variants_anyway() -> None:
-    for method in methods.METHODS:
-        same = methods.get_objective(method, units="target") is methods.get_objective(method)
-        assert same == (method != "nGEM")
-    ours = gradient(methods.get_objective("nGEM", units="target"))
-    choice = Preconditioner(units="target")
-    for a, b in zip(ours, gradient(partial(ngem, preconditioner=choice)), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-def test_ngem_alone_has_a_schedule_and_it_is_one_object() -> None:
-    for method in methods.METHODS:
-        schedule = methods.get_relaxation(method, 500)
-        assert (schedule is None) == (method != "nGEM")
-    schedule = methods.get_relaxation("nGEM", 500)
-    assert schedule is methods.get_relaxation("nGEM", 500)
-    assert schedule is not methods.get_relaxation("nGEM", 501)
+def test_damped_ngem_alone_has_a_schedule() -> None:
+    for name, method in METHODS.items():
+        assert (method.schedule is None) == (name != "damped nGEM")
+    schedule = METHODS["damped nGEM"].schedule
     assert schedule is not None
-    found = [float(schedule(count)) for count in (0, 25, 50, 499)]
+    assert schedule(500) == relaxation_schedule(500)
+    assert schedule(500) != schedule(501)
+    found = [float(schedule(500)(count)) for count in (0, 25, 50, 499)]
     np.testing.assert_allclose(found, [0.1, 0.05, 0.0, 0.0], rtol=1e-6)
-    with pytest.raises(ValueError, match="num_updates must be at least 1, got 0"):
-        methods.get_relaxation("nGEM", 0)
+
+
+def test_unknown_names_are_errors() -> None:
+    with pytest.raises(ValueError, match=r"method must be one of NLL, SGEM, .* got 'ngem'"):
+        get_method("ngem")
+    with pytest.raises(ValueError, match=r"coordinate must be one of .* got 'variance'"):
+        get_method("damped nGEM", coordinate="variance")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"unit must be one of target, batch, got 'metres'"):
+        get_method("damped nGEM", unit="metres")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"unit must be one of target, batch, got 'metres'"):
+        Method("own", nll, unit="metres")  # type: ignore[arg-type]
+
+
+def test_a_method_of_ones_own_is_a_value() -> None:
+    own = Method("own", Variant(damping=0.1), relaxation_schedule, "batch")
+    assert own == Method("own", Variant(damping=0.1), relaxation_schedule, "batch")
+    assert own != dataclasses.replace(own, objective=Variant(damping=0.2))
 
 
 def test_slugs_are_names_of_files() -> None:
-    slugs = [methods.slug(method) for method in methods.METHODS]
-    assert slugs[:4] == ["NLL", "SGEM", "nGEM", "nGEM-undamped"]
+    slugs = [methods.slug(method) for method in METHODS]
+    assert slugs[:5] == ["NLL", "SGEM", "damped-nGEM", "undamped-nGEM", "nGEM-paper-s-code"]
     assert len(set(slugs)) == len(slugs)
     assert methods.slug("σ ~ U(0, 1), lr=0.1") == "U-0-1-lr=0.1"

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from jax.extend.core import jaxprs_in_params
 from scipy import integrate, special, stats
 
 from ngem_tutorial.mixtures import GaussianMixture
@@ -534,3 +535,202 @@ def test_targets_of_the_wrong_shape_are_rejected(method: str) -> None:
             call(y)
     with pytest.raises(ValueError, match=r"leading axes of y, \(3,\), must broadcast .*\(4,\)"):
         call(np.zeros((3, 2)))
+
+
+# Batches of mixtures, units, and draws at the edges
+
+
+def batch_of(*shape: int, k: int = 3, d: int = 2) -> GaussianMixture:
+    rng = np.random.default_rng(0)
+    return GaussianMixture(
+        rng.normal(size=(*shape, k)),
+        rng.normal(size=(*shape, k, d)),
+        rng.uniform(0.4, 1.6, size=(*shape, k, d)),
+    )
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        0,
+        -1,
+        np.int64(2),
+        slice(1, 3),
+        (1, 2),
+        (slice(None), 0),
+        (..., 1),
+        None,
+        np.array([0, 0, 3]),
+    ],
+    ids=str,
+)
+def test_a_batch_is_indexed_like_an_array_of_its_shape(index: Any) -> None:
+    mixture = batch_of(4, 5)
+    found = mixture[index]
+    assert found.batch_shape == np.empty((4, 5))[index].shape
+    positions = np.arange(20).reshape(4, 5)[index]
+    for name in ("logits", "means", "scales"):
+        leaf = np.asarray(getattr(mixture, name))
+        expected = leaf.reshape(20, *leaf.shape[2:])[positions]
+        np.testing.assert_array_equal(getattr(found, name), expected)
+
+
+def test_an_index_out_of_range_is_an_error_and_not_the_last_mixture() -> None:
+    mixture = batch_of(4)
+    for index in (4, -5, (0, 0), np.array([0, 4])):
+        with pytest.raises(IndexError):
+            mixture[index]
+    with pytest.raises(IndexError):
+        batch_of()[0]
+    traced = jax.jit(lambda i: mixture[i])
+    assert np.isnan(traced(4).means).all()
+    np.testing.assert_array_equal(traced(3).means, mixture.means[3])
+    assert [m.batch_shape for m in batch_of(2, 3)] == [(3,), (3,)]
+    assert len(batch_of(2, 3)) == 2
+    with pytest.raises(TypeError, match="no length"):
+        len(batch_of())
+
+
+@pytest.mark.parametrize("scale", [2.5, -0.5, np.array([3.0, -0.01])], ids=str)
+@pytest.mark.parametrize("shift", [0.0, np.array([1.0, -20.0])], ids=str)
+def test_affine_is_the_mixture_in_other_units(shift: Any, scale: Any) -> None:
+    with jax.enable_x64(True):
+        mixture, y = batch_of(4), np.random.default_rng(1).normal(size=(4, 2))
+        changed = mixture.affine(shift, scale)
+        # The change of variables: densities are per unit of volume.
+        volume = np.prod(np.abs(np.broadcast_to(scale, (2,))))
+        np.testing.assert_allclose(
+            changed.log_prob(shift + scale * y), mixture.log_prob(y) - np.log(volume), rtol=1e-9
+        )
+        np.testing.assert_allclose(changed.mean, shift + scale * mixture.mean, rtol=1e-12)
+        np.testing.assert_allclose(changed.variance, scale**2 * mixture.variance, rtol=1e-12)
+        np.testing.assert_array_equal(changed.logits, mixture.logits)
+        same = jax.jit(GaussianMixture.affine)(mixture, shift, scale)
+        np.testing.assert_allclose(same.scales, changed.scales, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("shift", "scale", "message"),
+    [
+        (0.0, 0.0, "scale must be finite and not zero, got 0.0"),
+        (np.nan, 1.0, "shift must be finite, got nan"),
+        (
+            0.0,
+            np.ones(3),
+            r"scale must be a number or have shape \(D,\) = \(2,\), got shape \(3,\)",
+        ),
+    ],
+)
+def test_affine_checks_its_arguments(shift: Any, scale: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        batch_of().affine(shift, scale)
+
+
+def test_a_number_of_samples_is_a_shape() -> None:
+    mixture, key = batch_of(5), jax.random.key(0)
+    np.testing.assert_array_equal(mixture.sample(key, 10), mixture.sample(key, (10,)))
+    assert mixture.sample(key, np.int64(10)).shape == (10, 5, 2)
+    assert mixture.sample(key, [2, 3]).shape == (2, 3, 5, 2)
+    for shape in (-1, (2, -1), 1.5, "ten"):
+        with pytest.raises(ValueError, match="shape must be a whole number or several"):
+            mixture.sample(key, shape)  # type: ignore[arg-type]
+
+
+def test_samples_come_with_their_components() -> None:
+    apart = 100.0 * np.arange(3)[:, None] + 1000.0 * np.arange(4)[:, None, None]
+    mixture = GaussianMixture(np.zeros((4, 3)), apart, np.full((4, 3, 1), 0.1))
+    y, k = mixture.sample_with_components(jax.random.key(0), 200)
+    assert y.shape == (200, 4, 1)
+    assert k.shape == (200, 4)
+    np.testing.assert_array_equal(np.round((y[..., 0] - 1000.0 * np.arange(4)) / 100.0), k)
+    np.testing.assert_array_equal(mixture.sample(jax.random.key(0), 200), y)
+
+
+def test_sampling_makes_no_array_of_every_component() -> None:
+    k, d, n = 7, 11, 1000
+    traced = jax.make_jaxpr(lambda m: m.sample(jax.random.key(0), n))(batch_of(k=k, d=d))
+
+    def sizes(jaxpr: Any) -> Iterator[int]:
+        for equation in jaxpr.eqns:
+            yield from (int(np.prod(out.aval.shape)) for out in equation.outvars)
+            for inner in jaxprs_in_params(equation.params):
+                yield from sizes(inner)
+
+    assert max(sizes(traced.jaxpr)) < n * k * d / 2
+
+
+@pytest.mark.parametrize("temperature", [0.25, 1.0, 4.0])
+def test_temperature_sharpens_weights_and_variances(temperature: float) -> None:
+    mixture = GaussianMixture([1.0, 0.0], [[0.0], [100.0]], [[1.0], [2.0]])
+    y, k = mixture.sample_with_components(jax.random.key(0), 20_000, temperature=temperature)
+    share = special.softmax(np.array([1.0, 0.0]) / temperature)[1]
+    assert np.mean(k) == pytest.approx(share, abs=5 * np.sqrt(share / 20_000))
+    of_first = np.asarray(y)[np.asarray(k) == 0, 0]
+    error = 5 * np.sqrt(2 / len(of_first))
+    assert of_first.var() == pytest.approx(temperature, rel=error)
+
+
+def test_a_temperature_is_positive() -> None:
+    for temperature in (0.0, -1.0, np.inf):
+        with pytest.raises(ValueError, match="temperature must be positive and finite"):
+            batch_of().sample(jax.random.key(0), temperature=temperature)
+
+
+def test_the_gradient_through_samples_says_that_it_lacks_the_logits() -> None:
+    mixture, key = batch_of(), jax.random.key(0)
+
+    def loss(m: GaussianMixture) -> jax.Array:
+        return jnp.sum(m.sample(key, 10) ** 2)
+
+    for run in (jax.grad(loss), jax.jit(jax.grad(loss)), jax.jacfwd(loss)):
+        with pytest.raises(TypeError, match="no gradient with respect to the logits"):
+            run(mixture)
+    # The way out that the message names: the pathwise gradient of the rest.
+    pathwise = jax.grad(
+        lambda m: loss(dataclasses.replace(m, logits=jax.lax.stop_gradient(m.logits)))
+    )(mixture)
+    y, k = mixture.sample_with_components(key, 10)
+    expected = np.zeros((3, 2))
+    np.add.at(expected, np.asarray(k), 2 * np.asarray(y))
+    np.testing.assert_allclose(pathwise.means, expected, rtol=1e-5)
+    np.testing.assert_array_equal(pathwise.logits, 0.0)
+    # One component is always the one that is drawn: a gradient of zero is right.
+    single = jax.grad(loss)(batch_of(k=1))
+    np.testing.assert_array_equal(single.logits, 0.0)
+
+
+def test_entropy_with_a_weight_of_zero() -> None:
+    logits = jnp.array([0.0, -jnp.inf, 1.0])
+
+    def entropy(logits: jax.Array) -> jax.Array:
+        return GaussianMixture(logits, jnp.zeros((3, 1)), jnp.ones((3, 1))).weight_entropy
+
+    value, gradient = jax.jit(jax.value_and_grad(entropy))(logits)
+    assert value == pytest.approx(stats.entropy(special.softmax([0.0, 1.0])), rel=1e-6)
+    assert np.isfinite(gradient).all()
+
+
+def test_marginal_takes_integers_of_numpy() -> None:
+    mixture = batch_of()
+    for dims in (np.int64(1), np.array(1), np.array([1]), (np.int32(1),)):
+        np.testing.assert_array_equal(mixture.marginal(dims).means, mixture.means[..., [1]])
+    for dims in (1.0, np.int64(2), [[0]], "0"):
+        with pytest.raises(ValueError, match="dims must name coordinates from -2 to 1"):
+            mixture.marginal(dims)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_parameters_in_16_bits_become_float32(dtype: str) -> None:
+    single = batch_of(4)
+    short = GaussianMixture(*(leaf.astype(dtype) for leaf in jax.tree.leaves(single)))
+    for leaf, exact in zip(*map(jax.tree.leaves, (short, single)), strict=True):
+        assert leaf.dtype == jnp.float32
+        np.testing.assert_array_equal(leaf, exact.astype(dtype).astype(jnp.float32))
+
+
+def test_pair_repeats_a_mixture_without_batch_axes_and_nothing_else() -> None:
+    mixture, y = batch_of().pair(np.zeros((4, 5, 2), np.float16))
+    assert mixture.batch_shape == (4, 5)
+    assert y.dtype == mixture.means.dtype == jnp.float32
+    with pytest.raises(ValueError, match="one target for each mixture"):
+        batch_of(4).pair(np.zeros((5, 2)))

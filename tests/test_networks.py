@@ -135,6 +135,21 @@ def test_label_conditioned_takes_integers_only() -> None:
         LabelConditioned(build(), 3)(jnp.array([0.0, 1.0]))
 
 
+@pytest.mark.parametrize("labels", [[0, 3], [-1, 2], [99, 0]])
+def test_labels_out_of_range_are_no_class(labels: list[int]) -> None:
+    model = LabelConditioned(build(), 3)
+    wrong = next(label for label in labels if not 0 <= label < 3)
+    with pytest.raises(ValueError, match=f"labels must be from 0 to 2, got {wrong} at"):
+        model(np.array(labels))
+    # Compiled, their mixtures are not numbers, and the others as they are.
+    mixture = nnx.jit(lambda model, labels: model(labels))(model, jnp.array(labels))
+    valid = [i for i, label in enumerate(labels) if 0 <= label < 3]
+    alone = model(np.array([labels[i] for i in valid]))
+    for leaf, expected in zip(*map(jax.tree.leaves, (mixture, alone)), strict=True):
+        assert np.isnan(np.delete(leaf, valid, axis=0)).all()
+        np.testing.assert_allclose(leaf[np.array(valid)], expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("coordinate", ["scale", "log_scale"])
 def test_plain_mixture_returns_its_mixture(coordinate: Any) -> None:
     mixture = GaussianMixture([0.0, 1.0], [[1.0], [2.0]], [[0.5], [3.0]])

@@ -540,7 +540,7 @@ def test_scale_unit_is_the_geometric_mean() -> None:
         scale_unit(example(mixture, (0, 1))), stats.gmean(scales[0, 1], axis=0), rtol=8 * EPS
     )
     weights = np.random.default_rng(0).uniform(size=(2, 5)) * (np.arange(5) != 2)
-    repeated = np.repeat(weights.ravel(), 3)
+    repeated = np.repeat(weights.ravel(), 3)[:, None] * np.ones(3)
     weighted = stats.gmean(scales.reshape(-1, 3), axis=0, weights=repeated)
     np.testing.assert_allclose(scale_unit(mixture, weights), weighted, rtol=8 * EPS)
     # What is left out is left out whatever it is, and traced weights give the same.

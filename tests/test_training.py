@@ -17,7 +17,7 @@ from flax import nnx
 from ngem_tutorial import _compilation, loop
 from ngem_tutorial.methods import METHODS
 from ngem_tutorial.mixtures import GaussianMixture
-from ngem_tutorial.networks import Affine, LabelConditioned, MixtureDensityNetwork, Standardized
+from ngem_tutorial.networks import LabelConditioned, MixtureDensityNetwork, Standardized
 from ngem_tutorial.objectives import mse, ngem, nll, relaxation_schedule
 from ngem_tutorial.optimizers import soap
 from ngem_tutorial.training import Interrupted, NonFiniteError, ScaleWarning, fit
@@ -129,6 +129,13 @@ def test_programs_do_not_pile_up() -> None:
 # ------------------------------------------------------------------------------------- optimizers
 
 
+def _labels(params: Any) -> Any:
+    def label(path: Any, _: Any) -> str:
+        return "head" if path[0].key == "means" else "rest"
+
+    return jax.tree_util.tree_map_with_path(label, params)
+
+
 @pytest.mark.parametrize(
     "optimizer",
     [
@@ -138,7 +145,7 @@ def test_programs_do_not_pile_up() -> None:
         optax.inject_hyperparams(optax.adam)(learning_rate=3e-3),
         optax.multi_transform(
             {"head": optax.sgd(1e-2), "rest": optax.adam(3e-3)},
-            lambda params: {k: "head" if k == "means" else "rest" for k in params},
+            _labels,
         ),
         optax.lion(1e-3),
     ],
@@ -264,7 +271,7 @@ def _made(x: np.ndarray, shift: float, scale: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("shift", "scale"), [(5e4, 1e4), (0.0, 2e-4), (1.7e9, 100.0), (0, 1e30)])
-@pytest.mark.filterwarnings("ignore:.*loses precision:ngem_tutorial.training.ScaleWarning")
+@pytest.mark.filterwarnings("ignore::ngem_tutorial.training.ScaleWarning")
 def test_targets_in_any_unit_train_alike(shift: float, scale: float) -> None:
     """The likelihood differs by the logarithm of the scale, and by nothing else."""
     x = np.random.default_rng(0).uniform(-1, 1, size=(200, 1))
@@ -320,16 +327,6 @@ def test_raw_mixtures_too_coarse_for_single_precision_are_said_to_be() -> None:
     np.testing.assert_allclose(result.model().network(jnp.zeros((1, 1))).means, 0.0, atol=3.0)
 
 
-def test_an_affine_change_of_units_moves_the_density_by_its_jacobian() -> None:
-    affine = Affine((3.0, -1.0), (2.0, 0.1))
-    mixture = make_network(nnx.Rngs(0))(jnp.asarray(X, jnp.float32))
-    y = jnp.asarray(RANDOM.normal(size=(N, 2)), jnp.float32)
-    raw = affine.to_raw(mixture)
-    expected = mixture.log_prob(y) - np.log(0.2)
-    np.testing.assert_allclose(raw.log_prob(y * jnp.array([2.0, 0.1]) + jnp.array([3.0, -1.0])),
-                               expected, rtol=1e-4, atol=1e-3)  # fmt: skip
-
-
 # ------------------------------------------------------------------------------------- validation
 
 
@@ -356,8 +353,11 @@ def test_the_best_model_on_validation_data_is_kept(overfitted: Any) -> None:
         np.testing.assert_allclose(value, result.best[i], rtol=1e-3)
     assert (result.metrics["nll"][:, -1] < result.metrics["nll"][:, 1]).all()
     stopped = call(validation=(x, y), record_at=range(0, 801, 40), patience=3)
+    for curve, best in zip(curves, stopped.best_update, strict=True):
+        lowest = [int(curve[: i + 1].argmin()) for i in range(len(curve))]
+        end = next(i for i in range(len(curve)) if i - lowest[i] == 3)
+        assert best == result.updates[lowest[end]]
     assert len(stopped.updates) < len(result.updates)
-    np.testing.assert_array_equal(stopped.best_update, result.best_update)
 
 
 def test_a_fraction_is_held_out_the_same_each_time() -> None:

@@ -166,9 +166,7 @@ _NODES = {
     "SGEM": _Node((8.4, 7.4), "SGEM", "E-step, then one\ngradient step", PALETTE["SGEM"]),
     "NGD": _Node((1.6, 0.9), "NGD", "inverse Fisher matrix\ntimes gradient", PALETTE["truth"]),
     "EM": _Node((8.4, 0.9), "EM", "E-step, then\nexact M-step", PALETTE["truth"]),
-    "damped nGEM": _Node(
-        (5.0, 4.15), "damped nGEM", "SGEM's gradient,\npreconditioned", PALETTE["damped nGEM"]
-    ),
+    "nGEM": _Node((5.0, 4.15), "nGEM", "SGEM's gradient,\npreconditioned", PALETTE["damped nGEM"]),
 }
 
 

@@ -19,7 +19,7 @@ from ngem_tutorial.experiments import inverse_mnist  # noqa: E402
 from ngem_tutorial.mixtures import GaussianMixture  # noqa: E402
 
 DIGITS = inverse_mnist.Config(
-    num_components=2, hidden=(8,), epochs=2, batch_size=500, seeds=(1, 2), methods=("nGEM",),
+    num_components=2, hidden=(8,), epochs=2, batch_size=500, seeds=(1, 2), methods=("damped nGEM",),
     learning_rate=1e-2, record_epochs=tuple(i / 3 for i in range(7)),
 )  # fmt: skip
 
@@ -68,7 +68,7 @@ def in_numpy(mixture: GaussianMixture, images: Any) -> tuple[float, float]:
 
 def test_inverse_mnist_on_digits_against_numpy() -> None:
     images = datasets.digits()
-    result = inverse_mnist.train(DIGITS, "nGEM", images)
+    result = inverse_mnist.train(DIGITS, "damped nGEM", images)
     assert result.updates.tolist() == [0, 1, 2, 3, 4, 5, 6]
     path = result.probes["mixture"]
     assert path.means.shape == (2, 7, 10, 2, 64)
@@ -85,12 +85,12 @@ def test_inverse_mnist_on_digits_against_numpy() -> None:
     assert len(table) == 2 * 7
     np.testing.assert_array_equal(table["nll"], result.metrics["nll"].ravel())
     np.testing.assert_array_equal(table["loss"].isna(), table["update"] == 0)
-    assert set(table["method"]) == {"nGEM"}
+    assert set(table["method"]) == {"damped nGEM"}
     assert set(table["failed_at"]) == {-1}
 
     wild = dataclasses.replace(DIGITS, learning_rate=1e30)
-    failed = inverse_mnist.train(wild, "nGEM", images)
-    rows = inverse_mnist.table("nGEM", failed)
+    failed = inverse_mnist.train(wild, "damped nGEM", images)
+    rows = inverse_mnist.table("damped nGEM", failed)
     assert {failure.seed for failure in failed.failures} == {1, 2}
     for seed, run in rows.groupby("seed"):
         (expected,) = [failure.update for failure in failed.failures if failure.seed == seed]
@@ -117,7 +117,7 @@ def test_inverse_mnist_on_mnist_against_numpy() -> None:
 def test_stored_runs_come_back_as_mixtures(monkeypatch: pytest.MonkeyPatch) -> None:
     digits = datasets.digits()
     monkeypatch.setattr(inverse_mnist, "mnist", lambda split: digits)
-    config = dataclasses.replace(DIGITS, keep_images=True, methods=("nGEM", "NLL"))
+    config = dataclasses.replace(DIGITS, keep_images=True, methods=("damped nGEM", "NLL"))
     parts = {unit.name: unit.run() for unit in inverse_mnist.units(config)}
     assert list(parts) == ["nGEM-seed=1", "NLL-seed=1", "nGEM-seed=2", "NLL-seed=2"]
     tables = {

@@ -17,7 +17,7 @@ TINY = Config(
     seeds=tuple(range(1, 9)),
     weights=(0.9,),
     learning_rates=(1e-2,),
-    methods=("nGEM (listing)", "nGEM"),
+    methods=("nGEM, paper's code", "damped nGEM"),
     epochs=10,
     sinusoids=two_sinusoids.Config(
         size=100, hidden=(8,), epochs=2, batch_size=50, record_at=(0, 4)
@@ -39,7 +39,7 @@ def best_nll(y: np.ndarray) -> float:
 def test_weights_of_the_listing_follow_the_square_root_law_and_ours_the_data() -> None:
     law = np.sqrt(0.9) / (np.sqrt(0.9) + np.sqrt(0.1))
     assert law == pytest.approx(0.75)
-    for method, weight in (("nGEM (listing)", law), ("nGEM", 0.9), ("NLL", 0.9)):
+    for method, weight in (("nGEM, paper's code", law), ("damped nGEM", 0.9), ("NLL", 0.9)):
         runs = experiment.outcomes(TINY, 0.9, experiment.train(TINY, 0.9, method, 1e-2))
         assert np.median(runs["largest_weight"]) == pytest.approx(weight, abs=0.02), method
         assert (runs["collapsed_inputs"] == 0).all()
@@ -48,7 +48,7 @@ def test_weights_of_the_listing_follow_the_square_root_law_and_ours_the_data() -
 
 
 def test_the_outcome_of_free_mixtures_against_numpy() -> None:
-    result = experiment.train(TINY, 0.9, "nGEM", 1e-2)
+    result = experiment.train(TINY, 0.9, "damped nGEM", 1e-2)
     runs = experiment.outcomes(TINY, 0.9, result)
     y = np.asarray(experiment.data(TINY, 0.9).y, dtype=float)
     nll = result.metrics["nll"][:, -1]

@@ -45,11 +45,12 @@ def test_the_annealed_e_steps_start_as_said() -> None:
         ("annealed prior", log_normal),
         ("tempered", (log_pi + log_normal) / 10.0),
     ):
-        logits, means, _ = gradient(CANDIDATES[method].objective, relaxation=jnp.array(1.0))
+        unit = np.sqrt(0.7 * 1.3)
+        options = {"unit": unit, "relaxation": jnp.array(1.0)}
+        logits, means, _ = gradient(CANDIDATES[method].objective, **options)
         rho, pi = special.softmax(joint, axis=-1), np.exp(log_pi)
         np.testing.assert_allclose(logits, (pi - rho).mean(axis=0), rtol=1e-5)
         z = (np.asarray(Y) - [0.0, 2.0]) / [0.7, 1.3]
-        unit = np.sqrt(0.7 * 1.3)
         expected = -(rho / (pi + 0.25) * np.array([0.7, 1.3]) / unit**2 * z).mean(axis=0)
         np.testing.assert_allclose(means[:, 0], expected, rtol=1e-5)
 
@@ -66,27 +67,47 @@ def test_the_dirichlet_prior_pushes_weights_apart_from_zero() -> None:
 
 
 def test_the_paper_variants_take_the_coordinate_that_is_trained() -> None:
-    for method in ("nGEM (listing)", "nGEM (derived)", "nGEM (undamped)"):
+    for method in ("nGEM, paper's code", "nGEM, as derived", "undamped nGEM"):
         log, as_is = (study._candidate(method, c).objective for c in ("log_scale", None))
         a, b = gradient(log), gradient(as_is)
         np.testing.assert_array_equal(a[0], b[0])
         np.testing.assert_allclose(a[2] * [[0.7**2], [1.3**2]], b[2], rtol=1e-5)
-    assert study._candidate("nGEM", "log_scale") is CANDIDATES["nGEM"]
+    assert study._candidate("damped nGEM", "log_scale") is CANDIDATES["damped nGEM"]
+
+
+def test_equal_candidates_are_one_to_a_compiled_program() -> None:
+    assert hash(study.Annealed(1.0, 10.0)) == hash(CANDIDATES["tempered"].objective)
+    assert study.Annealed(1.0, 10.0) == CANDIDATES["tempered"].objective
+    assert study.Dirichlet() == CANDIDATES["Dirichlet prior"].objective
+    one, two = (study._candidate("nGEM, paper's code", "log_scale") for _ in range(2))
+    assert one == two
+    assert hash(one) == hash(two)
+    schedules = {name: method.schedule for name, method in CANDIDATES.items() if method.schedule}
+    for name, schedule in schedules.items():
+        assert schedule(500) == schedule(500)
+        start = 1.0 if name in ("annealed prior", "tempered") else 0.1
+        assert float(schedule(500)(0)) == pytest.approx(start)
+    assert set(CANDIDATES) - set(schedules) == {
+        "NLL", "nGEM, as derived", "nGEM, paper's code", "undamped nGEM", "not relaxed",
+        "Dirichlet prior",
+    }  # fmt: skip
 
 
 def test_rows_of_a_free_task() -> None:
-    task = Free(weight=0.9, methods=("NLL", "nGEM"), learning_rates=(0.1,), seeds=4, epochs=5)
+    task = Free(
+        weight=0.9, methods=("NLL", "damped nGEM"), learning_rates=(0.1,), seeds=4, epochs=5
+    )
     tables = study._run_free(CONFIG, task)
     runs, curves = tables["runs"], tables["curves"]
-    assert runs["method"].tolist() == ["NLL"] * 4 + ["nGEM"] * 4
+    assert runs["method"].tolist() == ["NLL"] * 4 + ["damped nGEM"] * 4
     assert runs["seed"].tolist() == [1, 2, 3, 4] * 2
     assert (runs["failed_at"] == -1).all()
-    ours = runs[runs["method"] == "nGEM"]
+    ours = runs[runs["method"] == "damped nGEM"]
     assert (ours["excess"] < study.SUCCESS).all()
     assert (ours["weight_error"] < 0.01).all()
     end = curves[curves["update"] == 1000].set_index("method")["median_excess"]
-    assert end["nGEM"] == pytest.approx(ours["excess"].median(), rel=1e-3, abs=1e-5)
-    own = curves[curves["method"] == "nGEM"]
+    assert end["damped nGEM"] == pytest.approx(ours["excess"].median(), rel=1e-3, abs=1e-5)
+    own = curves[curves["method"] == "damped nGEM"]
     for row in ours.itertuples():
         assert row.first_within in set(own["update"])
 

@@ -91,7 +91,7 @@ TINY = two_gaussians.Config(
     batch_size=10,
     learning_rates=(2.0, 0.1),
     seeds=(1, 2, 3),
-    methods=("NLL", "nGEM (undamped)"),
+    methods=("NLL", "undamped nGEM"),
     initialisations=("σ ~ U(0, 1)",),
     record_every=1,
 )
@@ -130,7 +130,7 @@ class Reference:
             sigma = log_sigma / self.sigma
         else:  # divided by the Fisher blocks pi / sigma^2 and 2 pi / sigma^2, or 2 pi of log sigma
             damping = 0.0
-            if method == "nGEM":
+            if method == "damped nGEM":
                 damping, eps, self.relaxation = 0.25, self.relaxation, 0.0
                 rho = (1 - eps) * rho + eps / len(pi)
                 z = z if eps == 0.0 else np.clip(z, -0.5 / eps, 0.5 / eps)
@@ -161,7 +161,7 @@ def test_runs_are_gradient_descent_as_numpy_does_it(table: Any) -> None:
 def test_runs_of_the_default_are_too() -> None:
     """At a rate at which rounding does not grow from update to update."""
     gentle = dataclasses.replace(
-        TINY, methods=("nGEM",), learning_rates=(0.01,), initialisations=("σ = 1",)
+        TINY, methods=("damped nGEM",), learning_rates=(0.01,), initialisations=("σ = 1",)
     )
     table = two_gaussians.run(gentle)
     assert follow(table, (1.0, 1.0)) == 0
@@ -217,7 +217,7 @@ def test_a_table_has_a_row_for_each_point_of_each_run(table: Any) -> None:
         (start, parametrisation, method, rate, seed, update)
         for start in ("σ ~ U(0, 1)",)
         for parametrisation in ("σ", "log σ")
-        for method in ("NLL", "nGEM (undamped)")
+        for method in ("NLL", "undamped nGEM")
         for rate in (2.0, 0.1)
         for seed in (1, 2, 3)
         for update in range(9)
@@ -228,8 +228,8 @@ def test_a_table_has_a_row_for_each_point_of_each_run(table: Any) -> None:
 
 def test_a_table_is_what_training_returns_and_comes_out_alike_again(table: Any) -> None:
     pd.testing.assert_frame_equal(two_gaussians.run(TINY), table, check_exact=True)
-    result = two_gaussians.train(TINY, "nGEM (undamped)", "log σ", 0.1, "σ ~ U(0, 1)")
-    ours = table[table["method"] == "nGEM (undamped)"]
+    result = two_gaussians.train(TINY, "undamped nGEM", "log σ", 0.1, "σ ~ U(0, 1)")
+    ours = table[table["method"] == "undamped nGEM"]
     rows = ours.query("parametrisation == 'log σ' and learning_rate == 0.1")
     assert result.failures == ()
     for name, values in result.metrics.items():
@@ -313,7 +313,7 @@ def test_units_are_the_parts_of_the_whole(table: Any) -> None:
     assert [unit.name for unit in units[:3]] == [
         "NLL-scale-start=0-1-lr=2",
         "NLL-scale-start=0-1-lr=0.1",
-        "nGEM-undamped-scale-start=0-1-lr=2",
+        "undamped-nGEM-scale-start=0-1-lr=2",
     ]
     assert len({unit.name for unit in units}) == len(units) == 8
     chosen = (units[0], units[5])  # NLL, some runs of which fail, and another parametrisation
@@ -337,7 +337,7 @@ def test_what_is_compared_with_table_1_is_the_entropy_at_the_end() -> None:
     outcomes = pd.DataFrame(
         [
             ("σ = 1", "σ", "NLL", 0.1, 1, math.nan),
-            ("σ = 1", "log σ", "nGEM (listing)", 0.001, 2, 0.69),
+            ("σ = 1", "log σ", "nGEM, paper's code", 0.001, 2, 0.69),
             ("σ ~ U(0, 1)", "σ", "NLL", 0.1, 1, 0.5),
         ],
         columns=[*SETTINGS, "seed", "entropy"],
@@ -346,7 +346,7 @@ def test_what_is_compared_with_table_1_is_the_entropy_at_the_end() -> None:
     assert set(rows["table"]) == {"Table 1"}
     assert set(rows["quantity"]) == {"entropy"}
     assert rows["condition"].tolist() == ["β = 0.1", "β = 0.001, log σ"]
-    assert rows["method"].tolist() == ["NLL", "nGEM (listing)"]
+    assert rows["method"].tolist() == ["NLL", "nGEM, paper's code"]
     assert rows["seed"].tolist() == [1, 2]
     np.testing.assert_array_equal(rows["value"], [math.nan, 0.69])
 

@@ -72,7 +72,7 @@ def test_inputs_cover_both_periods() -> None:
 
 @pytest.mark.parametrize("reading", [READING, Reading(trunks=2)])
 def test_the_outcome_of_a_run_against_numpy(reading: Reading) -> None:
-    result = experiment.train(TINY, reading, "nGEM", 1e-2, seed=2)
+    result = experiment.train(TINY, reading, "damped nGEM", 1e-2, seed=2)
     model, values = result.model(), experiment.outcome(TINY, reading, result)
     assert (model.logits_trunk is None) == (reading.trunks == 1)
     sample = experiment.data(TINY, reading)

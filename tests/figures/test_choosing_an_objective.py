@@ -19,7 +19,7 @@ from matplotlib.colors import same_color  # noqa: E402
 from ngem_tutorial.figures import choosing_an_objective as draw  # noqa: E402
 from ngem_tutorial.figures.style import PALETTE  # noqa: E402
 
-METHODS = ("nGEM", "NLL")  # not in the order of the palette
+METHODS = ("damped nGEM", "NLL")  # not in the order of the palette
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +59,7 @@ def test_sorted_outcomes_leave_room_for_runs_that_were_lost() -> None:
     runs = pd.DataFrame(
         {
             "panel": ["p"] * 8,
-            "method": ["nGEM"] * 4 + ["NLL"] * 4,
+            "method": ["damped nGEM"] * 4 + ["NLL"] * 4,
             "excess": [0.3, -0.1, 0.2, 0.0, 1.0, np.nan, 0.5, np.nan],
         }
     )
@@ -82,7 +82,7 @@ def test_median_curves_are_floored() -> None:
     figure = draw.median_curves(curves)
     assert [axis.texts[0].get_text() for axis in figure.axes] == ["p", "q"]
     for axis in figure.axes:
-        assert [line.get_label() for line in axis.lines] == ["NLL", "nGEM"]
+        assert [line.get_label() for line in axis.lines] == ["NLL", "damped nGEM"]
         for line in axis.lines:
             np.testing.assert_allclose(line.get_ydata(), [0.8, 0.3, 1e-3])
             assert line.get_xdata().tolist() == [1, 2, 10]

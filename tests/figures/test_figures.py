@@ -29,7 +29,7 @@ from ngem_tutorial.figures import PALETTE  # noqa: E402
 from ngem_tutorial.figures.style import style  # noqa: E402
 from ngem_tutorial.mixtures import GaussianMixture  # noqa: E402
 
-METHODS = ("nGEM", "NLL")  # not in the order of the palette
+METHODS = ("damped nGEM", "NLL")  # not in the order of the palette
 SEEDS = (1, 2, 3, 4)
 UPDATES = (0, 10, 20)
 
@@ -129,11 +129,15 @@ DRAWINGS: dict[str, tuple[Callable[[], Figure], int]] = {
         2,
     ),
     "density_grid": (
-        lambda: figures.density_grid({"NLL": [mixture()] * 3, "nGEM": [mixture()] * 3}, mixture()),
+        lambda: figures.density_grid(
+            {"NLL": [mixture()] * 3, "damped nGEM": [mixture()] * 3}, mixture()
+        ),
         6,
     ),
     "mean_trajectories": (
-        lambda: figures.mean_trajectories({"NLL, seed 1": mixture(5), "nGEM": mixture(5)}, MEANS),
+        lambda: figures.mean_trajectories(
+            {"NLL, seed 1": mixture(5), "damped nGEM": mixture(5)}, MEANS
+        ),
         2,
     ),
     "one_and_two_modes": (
@@ -156,7 +160,7 @@ DRAWINGS: dict[str, tuple[Callable[[], Figure], int]] = {
     ),
     "image_grid": (
         lambda: figures.image_grid(
-            {"NLL": mixture(10, d=6), "nGEM": mixture(10, d=6)}, [0, 7, 9], shape=(2, 3)
+            {"NLL": mixture(10, d=6), "damped nGEM": mixture(10, d=6)}, [0, 7, 9], shape=(2, 3)
         ),
         12,
     ),
@@ -199,7 +203,7 @@ def test_a_method_has_its_colour_in_the_legend(drawing: str) -> None:
     legends = [axis.get_legend() for axis in figure.axes if axis.get_legend()] + figure.legends
     (legend,) = legends
     labels = [text.get_text() for text in legend.get_texts()]
-    assert labels == ["NLL", "nGEM"]  # the palette's order, not the table's
+    assert labels == ["NLL", "damped nGEM"]  # the palette's order, not the table's
     for label, handle in zip(labels, legend.legend_handles, strict=True):
         own = handle.get_color() if hasattr(handle, "get_color") else handle.get_edgecolor()[0]
         assert same_color(own, PALETTE[label])
@@ -208,7 +212,7 @@ def test_a_method_has_its_colour_in_the_legend(drawing: str) -> None:
 def test_a_method_has_its_colour_without_a_legend() -> None:
     left, right = panels(DRAWINGS["mean_trajectories"][0]())
     assert same_color(left.lines[0].get_color(), PALETTE["NLL"])
-    assert same_color(right.lines[0].get_color(), PALETTE["nGEM"])
+    assert same_color(right.lines[0].get_color(), PALETTE["damped nGEM"])
     axis = panels(DRAWINGS["seed_curves"][0]())[0]
     assert {to_hex(line.get_color()) for line in axis.lines} == {
         PALETTE["NLL"].lower(),
@@ -216,7 +220,7 @@ def test_a_method_has_its_colour_without_a_legend() -> None:
     }
     images = panels(DRAWINGS["image_grid"][0]())
     assert same_color(images[0].spines["left"].get_edgecolor(), PALETTE["NLL"])
-    assert same_color(images[-1].spines["left"].get_edgecolor(), PALETTE["nGEM"])
+    assert same_color(images[-1].spines["left"].get_edgecolor(), PALETTE["damped nGEM"])
 
 
 # Machado, Oliveira and Fernandes (2009): dichromacy, on linear RGB.
@@ -289,7 +293,7 @@ def test_convergence_shows_means_and_deviations() -> None:
     assert [name(axis) for axis in panels(figure)] == ["β = 0.1", "β = 0.01"]
     for axis, rate in zip(panels(figure), (0.1, 0.01), strict=True):
         bands = [band.get_paths()[0].vertices for band in axis.collections]
-        for position, method in enumerate(("NLL", "nGEM")):
+        for position, method in enumerate(("NLL", "damped nGEM")):
             values = {
                 update: [
                     row.nll
@@ -321,7 +325,7 @@ def test_success_curves_show_shares_and_wilson_intervals(confidence: float) -> N
         table, best=1.0, tolerance=1.0, panels="learning_rate", confidence=confidence
     )
     for axis, rate in zip(panels(figure), (0.01, 0.1), strict=True):
-        for position, method in enumerate(("NLL", "nGEM")):
+        for position, method in enumerate(("NLL", "damped nGEM")):
             line = line_of(axis, PALETTE[method])
             edge = {
                 (round(x), round(y, 6))
@@ -347,7 +351,7 @@ def test_success_rates_show_shares_intervals_and_failures() -> None:
         assert name(axis) == f"start {start}, β = {rate:g}"
         if start == "σ ~ U(0, 1)":  # the row below
             assert [label.get_text() for label in axis.get_xticklabels()] == ["σ", "log σ"]
-        for container, method in zip(axis.containers, ("NLL", "nGEM"), strict=True):
+        for container, method in zip(axis.containers, ("NLL", "damped nGEM"), strict=True):
             points, _, (bars,) = container
             crosses = [line for line in axis.lines if line.get_marker() == "x"]
             (cross,) = [line for line in crosses if same_color(line.get_color(), PALETTE[method])]
@@ -404,7 +408,7 @@ def test_seed_curves_show_every_run() -> None:
 def test_densities_in_one_dimension_are_those_of_scipy() -> None:
     one, two = mixture(k=1, d=1), mixture(k=2, d=1, seed=3)
     for axis, m in zip(panels(figures.one_and_two_modes(one, two)), (one, two), strict=True):
-        line = line_of(axis, PALETTE["nGEM"])
+        line = line_of(axis, PALETTE["damped nGEM"])
         np.testing.assert_allclose(line.get_ydata(), density(m, line.get_xdata()), atol=1e-5)
         mean = sum(float(w) * float(mu) for w, mu in zip(m.weights, m.means[:, 0], strict=True))
         assert axis.lines[-1].get_xdata()[0] == pytest.approx(mean, abs=1e-5)
@@ -437,7 +441,7 @@ def test_densities_in_two_dimensions_are_those_of_scipy() -> None:
 
 def test_trajectories_run_from_the_first_mixture_to_the_last() -> None:
     path = mixture(5)
-    axis = panels(figures.mean_trajectories({"nGEM": path}, mixture()))[0]
+    axis = panels(figures.mean_trajectories({"damped nGEM": path}, mixture()))[0]
     for k in range(2):
         way, first, last = axis.lines[3 * k : 3 * k + 3]
         np.testing.assert_array_equal(np.transpose(way.get_data()), path.means[:, k])
@@ -461,7 +465,7 @@ def test_conditional_densities_are_those_of_scipy() -> None:
 
 def test_image_grid_shows_the_mean_of_the_class_and_component() -> None:
     left, right = mixture(10, d=6), mixture(10, d=6, seed=1)
-    figure = figures.image_grid({"NLL": left, "nGEM": right}, [0, 7, 9], shape=(2, 3))
+    figure = figures.image_grid({"NLL": left, "damped nGEM": right}, [0, 7, 9], shape=(2, 3))
     cells = itertools.product((left, right), range(2), (0, 7, 9))
     for axis, (m, k, label) in zip(panels(figure), cells, strict=True):
         (image,) = axis.images

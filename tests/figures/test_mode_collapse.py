@@ -21,7 +21,7 @@ from matplotlib.colors import same_color  # noqa: E402
 from ngem_tutorial.figures import mode_collapse as draw  # noqa: E402
 from ngem_tutorial.figures.style import PALETTE  # noqa: E402
 
-METHODS = ("nGEM", "NLL")  # not in the order of the palette
+METHODS = ("damped nGEM", "NLL")  # not in the order of the palette
 WEIGHTS = (0.5, 0.9)
 PANELS = ("β = 0.1", "β = 0.01")
 
@@ -73,7 +73,7 @@ def test_a_figure_has_its_panels_and_leaves_the_style_as_it_was(drawing: str) ->
     assert [axis.texts[0].get_text() for axis in figure.axes] == list(PANELS)
     assert not any(axis.get_title() for axis in figure.axes)
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["NLL", "nGEM"]
+    assert [text.get_text() for text in legend.get_texts()] == ["NLL", "damped nGEM"]
     figure.draw_without_rendering()
 
 
@@ -94,7 +94,7 @@ def test_collapse_rates_show_shares_intervals_and_failures() -> None:
     for axis, panel in zip(draw.collapse_rates(runs(), confidence=0.9).axes, PANELS, strict=True):
         bars = iter(axis.containers)
         crosses = iter([line for line in axis.lines if line.get_marker() == "x"])
-        for method, weight in itertools.product(("NLL", "nGEM"), WEIGHTS):
+        for method, weight in itertools.product(("NLL", "damped nGEM"), WEIGHTS):
             points, _, (bar,) = next(bars)
             table = own(panel, weight, method)
             count = sum(table["collapsed"])
@@ -109,7 +109,7 @@ def test_collapse_rates_show_shares_intervals_and_failures() -> None:
 
 def test_entropies_show_the_median_and_most_of_the_runs() -> None:
     for axis, panel in zip(draw.entropies(runs()).axes, PANELS, strict=True):
-        for container, method in zip(axis.containers, ("NLL", "nGEM"), strict=True):
+        for container, method in zip(axis.containers, ("NLL", "damped nGEM"), strict=True):
             points, _, (bar,) = container
             for i, weight in enumerate(sorted(WEIGHTS)):
                 values = own(panel, weight, method)["entropy"].to_numpy()

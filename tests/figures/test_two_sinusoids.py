@@ -23,7 +23,7 @@ from matplotlib.figure import Figure  # noqa: E402
 from ngem_tutorial.figures import two_sinusoids as draw  # noqa: E402
 from ngem_tutorial.figures.style import MARKERS, PALETTE  # noqa: E402
 
-METHODS = ("nGEM", "NLL")  # not in the order of the palette
+METHODS = ("damped nGEM", "NLL")  # not in the order of the palette
 RATES = (0.001, 0.01)
 SEEDS = (1, 2, 3)
 UPDATES = (0, 1, 10, 100)
@@ -112,7 +112,7 @@ def test_a_figure_has_its_panels_and_leaves_the_style_as_it_was(drawing: str) ->
 def test_a_method_has_its_colour_in_the_legend(drawing: str) -> None:
     (legend,) = DRAWINGS[drawing][0]().legends
     labels = [text.get_text() for text in legend.get_texts()]
-    assert labels == ["NLL", "nGEM"]
+    assert labels == ["NLL", "damped nGEM"]
     for label, handle in zip(labels, legend.legend_handles, strict=True):
         assert same_color(handle.get_color(), PALETTE[label])
 
@@ -146,7 +146,7 @@ def test_likelihoods_show_medians_with_failures_as_the_worst() -> None:
 
 def test_every_run_is_drawn_and_a_failed_one_ends_with_a_cross() -> None:
     figure = draw.every_run(curves(), truth=TRUTH, limits=(0.8, 3.4))
-    cells = itertools.product(("NLL", "nGEM"), (0.01, 0.001))
+    cells = itertools.product(("NLL", "damped nGEM"), (0.01, 0.001))
     for axis, (method, rate) in zip(figure.axes, cells, strict=True):
         table = curves()
         table = table[table["method"].eq(method) & table["learning_rate"].eq(rate)]

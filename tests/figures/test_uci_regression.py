@@ -20,7 +20,7 @@ from ngem_tutorial.figures import PALETTE, uci_regression  # noqa: E402
 
 SETS = ("energy", "housing")
 OPTIMIZERS = ("Adam", "K-FAC")
-VARIANTS = ("nGEM (listing)", "nGEM (derived)", "nGEM (undamped)", "nGEM")
+VARIANTS = ("nGEM, paper's code", "nGEM, as derived", "undamped nGEM", "damped nGEM")
 QUANTITIES = {"nll": "NLL (nats)", "rmse × 10": "RMSE"}
 
 
@@ -37,12 +37,10 @@ def pairs() -> Any:
     for q, s, o, m in itertools.product(QUANTITIES, SETS, OPTIMIZERS, VARIANTS):
         paper, ours = generator.uniform(-1, 1, 2)
         half = generator.uniform(0.1, 0.2)
-        if m == "nGEM (derived)" and o == "Adam":
+        if m == "nGEM, as derived" and o == "Adam":
             ours = 1e8 if s == "energy" else math.nan
         low, high = (
-            (math.nan,) * 2
-            if m == "nGEM (undamped)" and o == "K-FAC"
-            else (ours - half, ours + half)
+            (math.nan,) * 2 if m == "undamped nGEM" and o == "K-FAC" else (ours - half, ours + half)
         )
         rows.append((s, q, f"{o} + {m}", paper, paper - 0.3, paper + 0.3, ours, low, high))
     ours_and_paper = ["paper", "paper_low", "paper_high", "ours", "low", "high"]
@@ -54,7 +52,7 @@ def final() -> Any:
     generator = np.random.default_rng(1)
     rows = [
         (s, m, *generator.uniform(-2, -1, 2))
-        for s, m, _ in itertools.product(SETS, ("nGEM", "NLL", "MSE"), range(9))
+        for s, m, _ in itertools.product(SETS, ("damped nGEM", "NLL", "MSE"), range(9))
     ]
     table = pd.DataFrame(rows, columns=["dataset", "method", "train_nll", "nll"])
     table.loc[0, "nll"] = 1e6
@@ -66,9 +64,11 @@ def curves() -> Any:
     """Curves of two seeds; the first value is far above the others, one run diverges."""
     generator = np.random.default_rng(2)
     rows = []
-    for s, m, seed, update in itertools.product(SETS, ("nGEM", "NLL", "β-NLL"), (1, 2), range(21)):
+    for s, m, seed, update in itertools.product(
+        SETS, ("damped nGEM", "NLL", "β-NLL"), (1, 2), range(21)
+    ):
         nll = 50.0 if update == 0 else generator.uniform(-2, -1)
-        lost = (m, seed) == ("nGEM", 2) and update > 18
+        lost = (m, seed) == ("damped nGEM", 2) and update > 18
         rows.append((s, m, seed, update, 1e9 if lost else nll, generator.uniform(0, 1)))
     return pd.DataFrame(rows, columns=["dataset", "method", "seed", "update", "nll", "entropy"])
 
@@ -105,7 +105,7 @@ def test_differences_are_those_of_the_table() -> None:
         assert axis.get_xlim()[0] == -limit
         if q == "nll":  # the panels of a row share their labels
             assert [label.get_text() for label in axis.get_yticklabels()] == list(OPTIMIZERS)
-        paper = [own.loc[f"{o} + nGEM (listing)"] for o in OPTIMIZERS]
+        paper = [own.loc[f"{o} + nGEM, paper's code"] for o in OPTIMIZERS]
         assert [x for x, _ in points(axis, PALETTE["truth"], "D")] == [row.paper for row in paper]
         assert segments(axis, PALETTE["truth"]) == [[r.paper_low, r.paper_high] for r in paper]
         for variant in VARIANTS:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from ngem_tutorial.fisher import Preconditioner
 from ngem_tutorial.mixtures import GaussianMixture
-from ngem_tutorial.objectives import ngem, nll
+from ngem_tutorial.objectives import ngem, nll, scale_unit
+from ngem_tutorial.variants import Variant, paper_code, undamped
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -46,7 +46,7 @@ def test_default_is_plain_times_what_no_point_changes(seed: int) -> None:
     damped = (pi + 0.25)[:, None]
     plain_means = -(rho[..., None] * z / sigma).mean(axis=0)
     plain_scales = (rho[..., None] * (1 - z**2) / sigma).mean(axis=0)
-    logits, means, scales = average(ngem, mixture, y)
+    logits, means, scales = average(lambda m, t: ngem(m, t, unit=scale_unit(m)), mixture, y)
     np.testing.assert_allclose(logits, pi - rho.mean(axis=0), rtol=1e-10, atol=1e-13)
     np.testing.assert_allclose(means, plain_means * (sigma / unit) ** 2 / damped, rtol=1e-9)
     np.testing.assert_allclose(scales, plain_scales / (2 * damped), rtol=1e-9, atol=1e-13)
@@ -65,7 +65,7 @@ def test_default_rests_at_the_optimum_of_em_and_the_listing_does_not() -> None:
     mixture = GaussianMixture(np.log(pi), mu, sigma)
     for leaf in average(ngem, mixture, y):
         np.testing.assert_allclose(leaf, 0.0, atol=1e-9)
-    listing = average(lambda m, t: ngem(m, t, "listing"), mixture, y)
+    listing = average(paper_code, mixture, y)
     assert np.abs(listing[0]).max() > 0.5
 
 
@@ -74,12 +74,11 @@ def test_default_rests_at_the_optimum_of_em_and_the_listing_does_not() -> None:
 def test_only_the_default_changes_with_units_as_the_likelihood_does(c: float) -> None:
     mixture, y = make(4)
     scaled = GaussianMixture(mixture.logits, c * mixture.means, c * mixture.scales)
-    target = Preconditioner(units="target")
     for objective, power in (
         (nll, -1),
-        (ngem, -1),
-        (lambda m, t: ngem(m, t, target), 1),
-        (lambda m, t: ngem(m, t, "undamped"), 1),
+        (lambda m, t: ngem(m, t, unit=scale_unit(m)), -1),
+        (ngem, 1),
+        (undamped, 1),
     ):
         old, new = average(objective, mixture, y), average(objective, scaled, c * y)
         np.testing.assert_allclose(new[0], old[0], rtol=1e-8, atol=1e-12)
@@ -106,8 +105,8 @@ def test_relaxed_gradient_is_that_of_the_penalised_likelihood(eps: float) -> Non
         return jnp.mean(-log_p + eps * (divergence + jnp.log(k)))
 
     expected = jax.grad(penalised, argnums=(0, 1, 2))(*jax.tree.leaves(mixture))
-    plain = Preconditioner(components="plain")
-    ours = average(lambda m, t: ngem(m, t, plain, relaxation=eps), mixture, y)
+    plain = Variant(gaussians="plain")
+    ours = average(lambda m, t: plain(m, t, relaxation=eps), mixture, y)
     for a, b in zip(ours, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
     divergence = stats.entropy(np.full((len(y), 3), 1 / 3), rho, axis=1)

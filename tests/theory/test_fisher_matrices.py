@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, linalg, special, stats
 
-from ngem_tutorial import em
+from ngem_tutorial import em, variants
 from ngem_tutorial.fisher import (
     categorical_fisher,
     complete_data_fisher,
@@ -342,13 +342,19 @@ def test_only_damping_bounds_the_entry_of_a_starving_component(weight: float) ->
     )
     own, other = np.array([10.0]), np.array([0.0])
     entry = {
-        name: [abs(float(natural_gradient(mixture, y, name).logits[1])) for y in (own, other)]
-        for name in ("derived", "eq68", "damped", "undamped", "default")
+        name: [abs(float(gradient(mixture, y).logits[1])) for y in (own, other)]
+        for name, gradient in {
+            "derived": variants.as_derived.gradient,
+            "eq68": variants.eq68.gradient,
+            "damped": variants.fully_damped.gradient,
+            "undamped": variants.undamped.gradient,
+            "ngem": natural_gradient,
+        }.items()
     }
     # With two components F has the eigenvalue 2 pi (1 - pi); r is (0, 1 / pi) or (1 / (1 - pi), 0).
     assert entry["eq68"] == pytest.approx([1 / weight - 1, 1.0], rel=1e-9)
     assert entry["derived"] == pytest.approx([0.5 / weight, 0.5 / (1 - weight)], rel=1e-9)
-    for name in ("undamped", "default"):
+    for name in ("undamped", "ngem"):
         assert entry[name] == pytest.approx([1 - weight, weight], rel=1e-9)
     eigenvalue = 2 * weight * (1 - weight) + 0.01
     assert entry["damped"] == pytest.approx(

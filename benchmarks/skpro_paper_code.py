@@ -1,13 +1,13 @@
 """Does a released library end at the square-root law? skpro's `MDNRegressor` on a skewed mixture.
 
-skpro 2.16.0 has `MDNRegressor(loss="ngem")`. Its loss is the listing of the paper's Appendix C, so
-its weights should be those of the square-root law where the components do not overlap. The target
+skpro 2.16.0 has `MDNRegressor(loss="ngem")`. Its loss is the code of the paper's Appendix C, so its
+weights should be those of the square-root law where the components do not overlap. The target
 here does not depend on the input: +1 with a share of 0.9 and -1 with 0.1, plus N(0, 0.1^2).
 
 skpro and PyTorch are not dependencies of this project. In an environment of your own::
 
     pip install skpro==2.16.0 torch
-    python benchmarks/skpro_listing.py
+    python benchmarks/skpro_paper_code.py
 
 writes the set `results/skpro_paper_code`, in a few minutes on one core.
 """

@@ -1,4 +1,4 @@
-"""Figures of the page on what the listing optimises."""
+"""Figures of the page on what the paper's code optimises."""
 
 from __future__ import annotations
 
