@@ -53,7 +53,7 @@ class Config:
     updates: int = 10_000
     learning_rate: float = 1e-3
     methods: tuple[str, ...] = ("NLL", "damped nGEM")
-    repetitions: int = 21
+    repetitions: int = 15
 
 
 RATIOS = (("fit", "network"), ("train", "network"), ("network", "plain"))
@@ -306,7 +306,7 @@ def ratios(times: pd.DataFrame) -> pd.DataFrame:
 def main(config: Config | None = None, directory: str | None = None) -> None:
     """Run the benchmark, print the ratios and save the tables."""
     config = config or Config()
-    start = time.perf_counter()
+    commit, start = results.current_commit(), time.perf_counter()
     tables = run(config)
     print(tables["ratios"].round(3).to_string(index=False))
     for name, table in tables.items():
@@ -317,6 +317,7 @@ def main(config: Config | None = None, directory: str | None = None) -> None:
             seeds=range(config.repetitions + 1),
             wall_time_s=time.perf_counter() - start,
             directory=directory,
+            commit=commit,
         )
 
 

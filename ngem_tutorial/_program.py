@@ -203,6 +203,10 @@ def advance(
                 values = jnp.where(weights > 0, weights * values, 0)
             return jnp.mean(values), split(model)[2]
 
+        def mean_value(params: Params, step: Any = None) -> jax.Array:
+            """For line searches, which look for the names of all extra arguments here."""
+            return mean_loss(params)[0]
+
         (loss, rest), gradient = jax.value_and_grad(mean_loss, has_aux=True)(s.params)
         transformation = program.transformation(rate, s.rest, x, jax.random.fold_in(s.key, step))
         change, optimizer = transformation.update(
@@ -212,7 +216,7 @@ def advance(
             step=step,
             value=loss,
             grad=gradient,
-            value_fn=lambda params, **_: mean_loss(params)[0],
+            value_fn=mean_value,
         )
         return s._replace(
             params=optax.apply_updates(s.params, change),

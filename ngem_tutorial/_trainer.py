@@ -67,7 +67,7 @@ class Orders:
     order.
     """
 
-    CAPACITY = 2**20
+    CAPACITY = 2**17
     """Rows that are held at once, for all seeds together; one epoch at least."""
 
     def __init__(self, seeds: np.ndarray, size: int) -> None:
