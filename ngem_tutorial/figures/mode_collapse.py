@@ -121,7 +121,7 @@ def entropies(runs: pd.DataFrame) -> Figure:
 
 
 def square_root_law(weight: ArrayLike) -> Any:
-    """Where the listing's larger weight comes to rest.
+    """Where the larger weight of the paper's code comes to rest.
 
     Args:
         weight: the larger of two weights of separated components, any shape.

@@ -14,7 +14,7 @@ from ngem_tutorial.figures.style import MARKERS, PALETTE, label_panel, style
 
 __all__ = ["bias_and_cost", "log_odds_steps", "square_root_law"]
 
-_LISTING = PALETTE["nGEM, paper's code"]
+_CODE = PALETTE["nGEM, paper's code"]
 
 
 def square_root_law(table: pd.DataFrame) -> Figure:
@@ -37,8 +37,8 @@ def square_root_law(table: pd.DataFrame) -> Figure:
         for marker, (k, rows) in zip("os^", table.groupby("K"), strict=False):
             for overlap, part in rows.groupby("overlap"):
                 look = {
-                    "ls": "", "marker": marker, "ms": 5, "mec": _LISTING, "alpha": 0.9,
-                    "mfc": "white" if overlap else _LISTING,
+                    "ls": "", "marker": marker, "ms": 5, "mec": _CODE, "alpha": 0.9,
+                    "mfc": "white" if overlap else _CODE,
                     "label": f"K = {k}" + (", overlap" if overlap else ""),
                 }  # fmt: skip
                 left.plot(part["share"], part["scaled"], **look)
@@ -64,11 +64,11 @@ def bias_and_cost(cost: Mapping[int, np.ndarray], shares: np.ndarray) -> Figure:
     with style():
         figure, (left, right) = plt.subplots(1, 2, figsize=(6.6, 2.9))
         left.plot(shares, shares, ":", color=PALETTE["truth"], lw=1.2, label="truth")
-        left.plot(shares, law, color=_LISTING, lw=2.0, label="listing, K = 2")
+        left.plot(shares, law, color=_CODE, lw=2.0, label="paper's code, K = 2")
         left.set(xlabel="share $w_1$", ylabel=r"weight $\pi_1$", xlim=(0, 1), ylim=(0, 1))
         left.legend(fontsize=9)
         for line, (k, values) in zip(("-", "--", "-.", ":"), cost.items(), strict=False):
-            right.plot(shares, values, line, color=_LISTING, lw=2.0, label=f"K = {k}")
+            right.plot(shares, values, line, color=_CODE, lw=2.0, label=f"K = {k}")
         right.set(xlabel="share $w_1$", ylabel="cost (nats)", xlim=(0, 1), ylim=(0, None))
         right.legend(fontsize=9)
     return figure

@@ -36,7 +36,7 @@ def best_nll(y: np.ndarray) -> float:
     return total / len(y)
 
 
-def test_weights_of_the_listing_follow_the_square_root_law_and_ours_the_data() -> None:
+def test_weights_of_the_papers_code_follow_the_square_root_law_and_ours_the_data() -> None:
     law = np.sqrt(0.9) / (np.sqrt(0.9) + np.sqrt(0.1))
     assert law == pytest.approx(0.75)
     for method, weight in (("nGEM, paper's code", law), ("damped nGEM", 0.9), ("NLL", 0.9)):

@@ -122,7 +122,7 @@ def test_the_step_of_the_python_loop_is_that_of_train() -> None:
 
 
 def some_times(task: str = "kin8nm") -> Any:
-    """NLL takes 1, 2, 3, ... s; the listing half as long again, SGEM as long."""
+    """NLL takes 1, 2, 3, ... s; the paper's code half as long again, SGEM as long."""
     rows = [
         (task, "compiled", method, seed, factor * seed)
         for method, factor in (("nGEM, paper's code", 1.5), ("NLL", 1.0), ("SGEM", 1.0))

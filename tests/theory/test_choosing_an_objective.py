@@ -36,9 +36,9 @@ def by_scipy(mixture: GaussianMixture, y: np.ndarray) -> tuple[np.ndarray, ...]:
     return special.softmax(logits), rho, (y[:, None, :] - means) / scales
 
 
-@pytest.mark.claim("prop-default-rest")
+@pytest.mark.claim("prop-damped-rest")
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_default_is_plain_times_what_no_point_changes(seed: int) -> None:
+def test_damped_is_plain_times_what_no_point_changes(seed: int) -> None:
     mixture, y = make(seed)
     pi, rho, z = by_scipy(mixture, y)
     sigma = np.asarray(mixture.scales)
@@ -52,8 +52,8 @@ def test_default_is_plain_times_what_no_point_changes(seed: int) -> None:
     np.testing.assert_allclose(scales, plain_scales / (2 * damped), rtol=1e-9, atol=1e-13)
 
 
-@pytest.mark.claim("prop-default-rest")
-def test_default_rests_at_the_optimum_of_em_and_the_listing_does_not() -> None:
+@pytest.mark.claim("prop-damped-rest")
+def test_damped_rests_at_the_optimum_of_em_and_the_papers_code_does_not() -> None:
     y = np.concatenate([np.linspace(-3.2, -2.4, 36), np.linspace(2.1, 2.5, 4)])[:, None]
     pi, mu, sigma = np.array([0.5, 0.5]), np.array([[-2.0], [2.0]]), np.ones((2, 1))
     for _ in range(50):  # EM by NumPy
@@ -65,13 +65,13 @@ def test_default_rests_at_the_optimum_of_em_and_the_listing_does_not() -> None:
     mixture = GaussianMixture(np.log(pi), mu, sigma)
     for leaf in average(ngem, mixture, y):
         np.testing.assert_allclose(leaf, 0.0, atol=1e-9)
-    listing = average(paper_code, mixture, y)
-    assert np.abs(listing[0]).max() > 0.5
+    code = average(paper_code, mixture, y)
+    assert np.abs(code[0]).max() > 0.5
 
 
-@pytest.mark.claim("prop-default-units")
+@pytest.mark.claim("prop-damped-units")
 @pytest.mark.parametrize("c", [1e-3, 0.05, 1e4])
-def test_only_the_default_changes_with_units_as_the_likelihood_does(c: float) -> None:
+def test_only_damped_changes_with_units_as_the_likelihood_does(c: float) -> None:
     mixture, y = make(4)
     scaled = GaussianMixture(mixture.logits, c * mixture.means, c * mixture.scales)
     for objective, power in (

@@ -243,7 +243,7 @@ def test_average_preconditioned_gradient_vanishes_with_the_plain_one(
 
 
 @pytest.mark.claim("cor-stationary-points")
-def test_the_listing_is_excluded_from_it() -> None:
+def test_the_papers_code_is_excluded_from_it() -> None:
     """For contrast: at the truth with unequal weights its average does not vanish."""
     weights = np.array([0.9, 0.1])
     means = np.array([[-100.0], [100.0]])
@@ -332,7 +332,7 @@ def test_factors_of_one_component(dtype: Any, coordinate: Any, beta: float) -> N
     np.testing.assert_allclose(package.scales, at_beta.scales, rtol=100 * rtol)
 
 
-# The listing
+# The paper's code
 
 
 @jax.jit
@@ -347,7 +347,9 @@ def literal_gradient(psi: jax.Array, log_normal: jax.Array) -> jax.Array:
 @pytest.mark.claim("prop-paper-code-gradient")
 @quick
 @given(cases(log_weight=-6.0))
-def test_listing_is_a_cross_entropy_with_a_uniform_prior(drawn: tuple[np.ndarray, ...]) -> None:
+def test_the_papers_code_is_a_cross_entropy_with_a_uniform_prior(
+    drawn: tuple[np.ndarray, ...],
+) -> None:
     logits, means, scales, y = drawn
     pi, rho, *_ = plain_gradient(*drawn)
     log_normal = stats.norm.logpdf(y, means, scales).sum(axis=-1)
@@ -371,12 +373,12 @@ def test_with_equal_weights_all_logit_gradients_are_one(k: int) -> None:
     rng = np.random.default_rng(k)
     mixture = GaussianMixture(np.full(k, 0.7), rng.normal(size=(k, 2)), np.ones((k, 2)))
     y = rng.normal(size=2)
-    listing, eq68, derived = (
+    code, eq68, derived = (
         natural_gradient(mixture, y, name).logits for name in ("paper_code", "eq68", "as_derived")
     )
-    np.testing.assert_allclose(listing, eq68, atol=64 * EPS)
-    np.testing.assert_allclose(listing, derived, atol=64 * EPS)
-    assert k == 1 or np.abs(listing).max() > 0.01
+    np.testing.assert_allclose(code, eq68, atol=64 * EPS)
+    np.testing.assert_allclose(code, derived, atol=64 * EPS)
+    assert k == 1 or np.abs(code).max() > 0.01
 
 
 @pytest.mark.claim("prop-paper-code-gradient")

@@ -99,7 +99,7 @@ def test_the_field_vanishes_at_the_square_root_law(seed: int, k: int) -> None:
 @quick
 @given(seeds, st.sampled_from([2, 3, 5]))
 def test_square_root_law_of_random_weights_without_overlap(seed: int, k: int) -> None:
-    """Trained with the package's listing from even weights; the oracle is the root alone."""
+    """Trained with the paper's code from even weights; the oracle is the root alone."""
     rng = np.random.default_rng(seed)
     w = 0.02 + (1 - 0.02 * k) * rng.dirichlet(np.ones(k))
     means = 100.0 * np.arange(k)[:, None]
@@ -165,8 +165,8 @@ def penalised(p: np.ndarray, y: np.ndarray, share: np.ndarray, half: float = 0.5
 @pytest.mark.claim("prop-paper-code-objective")
 @quick
 @given(seeds, st.sampled_from([2, 3]))
-def test_gradient_of_j_and_the_listing_vanish_together(seed: int, k: int) -> None:
-    """In the logits the listing is an invertible map of the gradient of J; in the Gaussians too."""
+def test_gradient_of_j_and_the_papers_code_vanish_together(seed: int, k: int) -> None:
+    """In the logits the code is an invertible map of the gradient of J; in the Gaussians too."""
     means, scales, y, share = problem(seed, k)
     psi = np.random.default_rng(seed).normal(size=k)
     p = np.concatenate([psi, means.ravel(), np.log(scales).ravel()])
@@ -375,14 +375,14 @@ def test_network_descends_the_inverse_probability() -> None:
     def logits(theta: Any) -> jax.Array:
         return jnp.tanh(x @ theta[0]) @ theta[1]
 
-    def listing(theta: Any) -> jax.Array:
+    def code(theta: Any) -> jax.Array:
         mixture = GaussianMixture(logits(theta), means, np.ones_like(means))
         return paper_code(mixture, means[0][owner]).mean()
 
     def inverse(theta: Any) -> jax.Array:
         return (1 / jax.nn.softmax(logits(theta))[np.arange(12), owner]).mean()
 
-    got, expected = (jax.tree.leaves(jax.jit(jax.grad(f))(theta)) for f in (listing, inverse))
+    got, expected = (jax.tree.leaves(jax.jit(jax.grad(f))(theta)) for f in (code, inverse))
     for a, b in zip(got, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)
     assert max(float(np.abs(b).max()) for b in expected) > 0.1
