@@ -33,7 +33,8 @@ import pandas as pd
 from flax import nnx
 from scipy import stats
 
-from ngem_tutorial import _compilation, fit, loop, results
+from ngem_tutorial import fit, loop, results
+from ngem_tutorial._training.compilation import clear as forget_programs
 from ngem_tutorial.methods import METHODS, Method
 from ngem_tutorial.networks import MixtureDensityNetwork
 from ngem_tutorial.objectives import scale_unit
@@ -260,7 +261,7 @@ def run(config: Config) -> dict[str, pd.DataFrame]:
         `times`: `method`, `loop`, `repetition`, `seconds` of all updates; `compilation`: `method`,
         `loop`, `seconds` of the first call; `ratios`, see there.
     """
-    _compilation.clear()
+    forget_programs()
     pairs = contestants(config)
     compilation = [
         {"method": m, "loop": kind, "seconds": call(config, m, kind, 0).compile_seconds}

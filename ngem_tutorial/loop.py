@@ -17,12 +17,12 @@ import optax
 from flax import nnx
 from jax.typing import ArrayLike
 
-from ngem_tutorial import _loop_arguments as checks
 from ngem_tutorial._checks import check_choice
-from ngem_tutorial._data import make_data
-from ngem_tutorial._program import Optimizer
-from ngem_tutorial._progress import progress_bar, quiet
-from ngem_tutorial._trainer import Failure, Settings, Trainer
+from ngem_tutorial._training import arguments as checks
+from ngem_tutorial._training.data import make_data
+from ngem_tutorial._training.program import Optimizer
+from ngem_tutorial._training.progress import progress_bar, quiet
+from ngem_tutorial._training.trainer import Failure, Settings, Trainer
 from ngem_tutorial.methods import Method
 from ngem_tutorial.objectives import Objective, nll
 
@@ -33,7 +33,6 @@ class NonFiniteError(FloatingPointError):
     """A loss or parameter stopped being finite; `failures` says in which run, when and where."""
 
     def __init__(self, failures: Sequence[Failure]) -> None:
-        """Describe the earliest failure."""
         self.failures = tuple(failures)
         first = min(self.failures, key=lambda failure: failure.update)
         super().__init__(
@@ -47,7 +46,6 @@ class Interrupted(KeyboardInterrupt):
     """Training was interrupted from the keyboard; `run` is what was recorded until then."""
 
     def __init__(self, run: Any) -> None:
-        """Keep the run."""
         self.run = run
         super().__init__(f"interrupted after {int(run.updates[-1])} updates; see .run")
 

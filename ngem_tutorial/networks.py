@@ -228,11 +228,16 @@ class Standardized(nnx.Module):
     def __init__(
         self, network: nnx.Module, inputs: Sequence[Affine | None], targets: Affine
     ) -> None:
-        """Wrap the network."""
         self.network, self.inputs, self.targets = network, tuple(inputs), targets
 
     def __call__(self, x: Any) -> GaussianMixture:
         """Map raw inputs to mixtures of raw targets.
+
+        Args:
+            x: inputs as the network takes them, in raw units.
+
+        Returns:
+            The network's mixtures, in raw units.
 
         Raises:
             ValueError: if the inputs do not have the leaves that were standardised.

@@ -13,9 +13,9 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from ngem_tutorial import loop
-from ngem_tutorial._data import Data, make_data
-from ngem_tutorial._loop_arguments import check_evaluation, check_functions
-from ngem_tutorial._scaling import ScaleWarning, Scaling, warn_of_scales
+from ngem_tutorial._training.arguments import check_evaluation, check_functions
+from ngem_tutorial._training.data import Data, make_data
+from ngem_tutorial._training.scaling import ScaleWarning, Scaling, warn_of_scales
 from ngem_tutorial.loop import Failure, Interrupted, NonFiniteError, Run
 from ngem_tutorial.methods import Method
 from ngem_tutorial.mixtures import GaussianMixture

@@ -13,7 +13,7 @@ import optax
 import pytest
 from flax import nnx
 
-from ngem_tutorial import _trainer
+from ngem_tutorial._training import trainer
 from ngem_tutorial.loop import Failure, Interrupted, NonFiniteError, train
 from ngem_tutorial.methods import Method
 from ngem_tutorial.mixtures import GaussianMixture
@@ -330,7 +330,7 @@ def test_a_run_that_is_not_there_is_refused() -> None:
 
 def test_every_order_of_an_epoch_is_equally_likely(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chi-squared over the 24 orders of four examples, seeds and epochs pooled."""
-    orders = _trainer.Orders(np.arange(6), 4)
+    orders = trainer.Orders(np.arange(6), 4)
     orders.move_to(0)
     drawn = np.asarray(orders.rows[:, :1000]).reshape(-1, 4)
     assert (np.sort(drawn, axis=1) == np.arange(4)).all()
@@ -342,7 +342,7 @@ def test_every_order_of_an_epoch_is_equally_likely(monkeypatch: pytest.MonkeyPat
 
 def test_orders_do_not_depend_on_how_many_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
     many = run(make_network, nll, X, Y, seeds=(3,))
-    monkeypatch.setattr(_trainer.Orders, "CAPACITY", 1)
+    monkeypatch.setattr(trainer.Orders, "CAPACITY", 1)
     one = run(make_network, nll, X, Y, seeds=(3,))
     np.testing.assert_allclose(one.metrics["nll"], many.metrics["nll"], rtol=1e-5)
     np.testing.assert_allclose(one.loss[:, 1:], many.loss[:, 1:], rtol=1e-5)
@@ -481,7 +481,7 @@ def test_an_interrupt_keeps_what_was_recorded(monkeypatch: pytest.MonkeyPatch) -
         return model.logits.bias[...].sum()
 
     result = run(make_network, nll, X, Y, record_at=[0, 4, 8, 12], probes={"bias": press})
-    original = _trainer.Trainer.evaluate
+    original = trainer.Trainer.evaluate
 
     def evaluate(self: Any) -> Any:
         pressed.append(1)
@@ -489,7 +489,7 @@ def test_an_interrupt_keeps_what_was_recorded(monkeypatch: pytest.MonkeyPatch) -
             raise KeyboardInterrupt
         return original(self)
 
-    monkeypatch.setattr(_trainer.Trainer, "evaluate", evaluate)
+    monkeypatch.setattr(trainer.Trainer, "evaluate", evaluate)
     with pytest.raises(Interrupted) as caught:
         run(make_network, nll, X, Y, record_at=[0, 4, 8, 12], probes={"bias": press})
     part = caught.value.run

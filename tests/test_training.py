@@ -14,7 +14,8 @@ import optax
 import pytest
 from flax import nnx
 
-from ngem_tutorial import _compilation, loop
+from ngem_tutorial import loop
+from ngem_tutorial._training import compilation
 from ngem_tutorial.methods import METHODS
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.networks import LabelConditioned, MixtureDensityNetwork, Standardized
@@ -100,15 +101,15 @@ def test_programs_of_one_text_are_not_mistaken_for_each_other() -> None:
     """Constants, arguments that go unused, and callbacks, whose text is no more than a number."""
     x = jnp.arange(5000.0)
     for factor in (x, x + 1.0):
-        f = _compilation.compiled(lambda a, c=factor: jnp.sum(a * c), x, key=object())
+        f = compilation.compiled(lambda a, c=factor: jnp.sum(a * c), x, key=object())
         np.testing.assert_allclose(f(x), np.sum(np.arange(5000.0) * np.asarray(factor)), rtol=1e-5)
     a, b = jnp.array(1.0), jnp.array(2.0)
     for function, expected in ((lambda a, b: {"a": a}, 1.0), (lambda a, b: {"b": b}, 2.0)):
-        result = _compilation.compiled(function, a, b, key=object())(a, b)
+        result = compilation.compiled(function, a, b, key=object())(a, b)
         assert [float(v) for v in result.values()] == [expected]
         assert set(result) == set(function(a, b))
     for number in (3.0, 4.0):
-        f = _compilation.compiled(
+        f = compilation.compiled(
             lambda a, number=number: jax.pure_callback(
                 lambda a: np.float32(number), jax.ShapeDtypeStruct((), jnp.float32), a
             ),
@@ -119,11 +120,11 @@ def test_programs_of_one_text_are_not_mistaken_for_each_other() -> None:
 
 
 def test_programs_do_not_pile_up() -> None:
-    _compilation.clear()
+    compilation.clear()
     for i in range(70):
-        _compilation.compiled(lambda a, i=i: a, jnp.zeros(()), key=i)
-        assert len(_compilation._BY_FUNCTION._entries) <= 64
-    assert len(_compilation._BY_TEXT._entries) == 1
+        compilation.compiled(lambda a, i=i: a, jnp.zeros(()), key=i)
+        assert len(compilation._BY_FUNCTION._entries) <= 64
+    assert len(compilation._BY_TEXT._entries) == 1
 
 
 # ------------------------------------------------------------------------------------- optimizers

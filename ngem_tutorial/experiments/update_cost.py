@@ -21,7 +21,7 @@ import optax
 import pandas as pd
 from flax import nnx
 
-from ngem_tutorial import _compilation
+from ngem_tutorial._training.compilation import clear as forget_programs
 from ngem_tutorial.loop import train
 from ngem_tutorial.methods import get_method
 from ngem_tutorial.metrics import MedianInterval, median_interval
@@ -165,7 +165,7 @@ def time_task(config: Config, task: Task) -> dict[str, pd.DataFrame]:
         the updates, compilation apart; `compilation` the `seconds` of the first call without
         those of the updates.
     """
-    _compilation.clear()
+    forget_programs()
     jax.clear_caches()  # or a task of the same shapes would have its programs from the one before
     contestants = [("compiled", method) for method in config.methods]
     contestants += [("Python", method) for method in task.python_methods]

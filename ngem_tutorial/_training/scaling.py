@@ -8,7 +8,7 @@ import warnings
 import jax
 import numpy as np
 
-from ngem_tutorial._data import Data
+from ngem_tutorial._training.data import Data
 from ngem_tutorial.networks import Affine
 
 __all__ = ["ScaleWarning", "Scaling", "warn_of_scales"]

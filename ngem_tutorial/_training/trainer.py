@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ngem_tutorial._compilation import compiled
-from ngem_tutorial._data import Data
-from ngem_tutorial._program import (
+from ngem_tutorial._training.compilation import compiled
+from ngem_tutorial._training.data import Data
+from ngem_tutorial._training.program import (
     Network,
     Optimizer,
     Program,
@@ -92,16 +92,17 @@ class Orders:
 
 
 class Trainer:
-    """The state of a training, and the programs that move it on."""
+    """The state of a training, and the programs that move it on.
+
+    Made from them, it checks shapes, compiles and initialises.
+
+    Args:
+        settings: checked arguments.
+        data: for the updates.
+        judged: for the metrics, by name.
+    """
 
     def __init__(self, settings: Settings, data: Data, judged: Mapping[str, Data]) -> None:
-        """Check shapes, compile and initialise.
-
-        Args:
-            settings: checked arguments.
-            data: for the updates.
-            judged: for the metrics, by name.
-        """
         network = Network.of(settings.make_model)
         program = Program(
             network.training,

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from ngem_tutorial._data import Data, make_data
+from ngem_tutorial._training.data import Data, make_data
 from ngem_tutorial.methods import Method
 from ngem_tutorial.objectives import Objective
 

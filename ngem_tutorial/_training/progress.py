@@ -39,15 +39,21 @@ def progress_bar(show: bool | None, label: str, total: int) -> Iterator[Callable
         label: what stands before the bar.
         total: number of updates.
 
-    Returns:
-        A context manager that gives a function to move the bar on by a number of updates.
+    Yields:
+        A function to move the bar on by a number of updates.
     """
     if show is None:
         switched_off = _QUIET.get() or os.environ.get("NGEM_PROGRESS") == "0"
         show = sys.stderr.isatty() and not switched_off
-    if not show:
+    if show:
+        with _bar(label, total) as advance:
+            yield advance
+    else:
         yield lambda _: None
-        return
+
+
+@contextmanager
+def _bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
     columns = (
         rich_progress.TextColumn("{task.description}"),
         rich_progress.BarColumn(),

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from ngem_tutorial._data import Data
+from ngem_tutorial._training.data import Data
 from ngem_tutorial.methods import Method
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.objectives import Objective, scale_unit

@@ -1,0 +1,1 @@
+"""What `loop` and `training` are made of: checks, units, orders of examples, compiled programs."""
