@@ -4,6 +4,7 @@ skipped, and a limit on memory."""
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import resource
@@ -27,7 +28,14 @@ os.environ.setdefault(
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
+import jaxtyping
 import pytest
+
+# Shapes in the package's signatures are checked here; what a test starts is as users have it.
+os.environ["NGEM_CHECK_SHAPES"] = "1"
+jaxtyping.install_import_hook("ngem_tutorial", "shapes.check")
+importlib.import_module("ngem_tutorial._typing")
+del os.environ["NGEM_CHECK_SHAPES"]
 
 # A data set is there if, for each of its parts, one of the alternatives is.
 DATA: dict[str, list[tuple[str, ...]]] = {
