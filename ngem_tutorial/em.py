@@ -11,9 +11,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 
 from ngem_tutorial._checks import check_number
+from ngem_tutorial._typing import Array, ArrayLike, Float
 from ngem_tutorial.mixtures import GaussianMixture
 
 __all__ = ["em_step", "gradient_em_step", "iterate", "natural_gradient_em_step"]
@@ -134,7 +134,7 @@ def gradient_em_step(
 @partial(jax.jit, static_argnums=(0, 3))
 def iterate(
     step: Step, mixture: GaussianMixture, y: jax.Array, num_steps: int, **options: ArrayLike
-) -> tuple[GaussianMixture, jax.Array]:
+) -> tuple[GaussianMixture, Float[Array, " {num_steps}+1"]]:
     """Repeat a step in one compiled program.
 
     Args:
@@ -160,7 +160,7 @@ def iterate(
     return last, jnp.append(log_likelihood, last.log_prob(y).mean())
 
 
-def _check_data(mixture: GaussianMixture, y: ArrayLike) -> jax.Array:
+def _check_data(mixture: GaussianMixture, y: ArrayLike) -> Float[Array, "N {mixture.dim}"]:
     """Check for one mixture and a non-empty data set `(N, D)`; return the data as an array."""
     if mixture.batch_shape:
         raise ValueError(f"mixture must be a single one, got batch shape {mixture.batch_shape}")

@@ -20,9 +20,9 @@ from typing import Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jax.typing import ArrayLike
 
 from ngem_tutorial._checks import check_choice, check_options
+from ngem_tutorial._typing import Array, ArrayLike, Float, Num
 from ngem_tutorial.mixtures import GaussianMixture
 
 __all__ = [
@@ -46,7 +46,7 @@ they agree to first order (natural gradients do not depend on coordinates); as c
 through a network they differ by the factor `sigma^2`."""
 
 
-def categorical_fisher(weights: ArrayLike) -> jax.Array:
+def categorical_fisher(weights: Num[ArrayLike, "*batch K"]) -> Float[Array, "*batch K K"]:
     """Fisher matrix of the logits, `diag(pi) - pi pi^T`: equation (22) of the paper.
 
     Args:
@@ -59,7 +59,9 @@ def categorical_fisher(weights: ArrayLike) -> jax.Array:
     return _diagonal(pi) - pi[..., :, None] * pi[..., None, :]
 
 
-def logits_moore_penrose_inverse(weights: ArrayLike) -> jax.Array:
+def logits_moore_penrose_inverse(
+    weights: Num[ArrayLike, "*batch K"],
+) -> Float[Array, "*batch K K"]:
     """Moore-Penrose inverse of `categorical_fisher`, `P diag(1/pi) P` with `P = I - 1 1^T / K`.
 
     Args:
@@ -74,7 +76,7 @@ def logits_moore_penrose_inverse(weights: ArrayLike) -> jax.Array:
     return centring @ _diagonal(1.0 / pi) @ centring
 
 
-def logits_reflexive_inverse(weights: ArrayLike) -> jax.Array:
+def logits_reflexive_inverse(weights: Num[ArrayLike, "*batch K"]) -> Float[Array, "*batch K K"]:
     """The generalised inverse `diag(1/pi) - 1 1^T` of equation (67) of the paper.
 
     It satisfies `F G F = F` and `G F G = G`, but `F G = I - pi 1^T` is not symmetric unless the
@@ -90,8 +92,8 @@ def logits_reflexive_inverse(weights: ArrayLike) -> jax.Array:
 
 
 def solve_damped_categorical_fisher(
-    weights: ArrayLike, gradient: ArrayLike, damping: float
-) -> jax.Array:
+    weights: Num[ArrayLike, "*batch K"], gradient: Num[ArrayLike, "*batch K"], damping: ArrayLike
+) -> Float[Array, "*batch K"]:
     """Solve `(diag(pi) - pi pi^T + damping I) x = gradient` by the Sherman-Morrison formula.
 
     Args:
@@ -131,8 +133,8 @@ def gaussian_fisher(scales: ArrayLike, coordinate: Coordinate = "scale") -> Gaus
 class GaussianFisher:
     """Diagonal Fisher matrix of Gaussians: entries for the means and for the scales."""
 
-    means: jax.Array
-    scales: jax.Array
+    means: Float[Array, "*shape"]
+    scales: Float[Array, "*shape"]
 
 
 @jax.tree_util.register_dataclass
@@ -146,11 +148,11 @@ class CompleteDataFisher:
         scales: diagonal of the scales' part of `pi_k F_k`, shape `(..., K, D)`.
     """
 
-    logits: jax.Array
-    means: jax.Array
-    scales: jax.Array
+    logits: Float[Array, "*batch K K"]
+    means: Float[Array, "*batch K D"]
+    scales: Float[Array, "*batch K D"]
 
-    def to_dense(self) -> jax.Array:
+    def to_dense(self) -> Float[Array, "P P"]:
         """The whole matrix of one mixture in the order logits, means, scales, `(P, P)`."""
         diagonal = jnp.concatenate([self.means.ravel(), self.scales.ravel()])
         return jax.scipy.linalg.block_diag(self.logits, jnp.diag(diagonal))
@@ -178,13 +180,13 @@ def complete_data_fisher(
 class EStep(NamedTuple):
     """What the natural gradients of a mixture at its targets are made of."""
 
-    residuals: jax.Array
+    residuals: Float[Array, "*batch K D"]
     """`(y - mu_k) / sigma_k`, shape `(..., K, D)`."""
-    weights: jax.Array
+    weights: Float[Array, "*batch K"]
     """`pi`, shape `(..., K)`."""
-    responsibilities: jax.Array
+    responsibilities: Float[Array, "*batch K"]
     """`rho`, shape `(..., K)`."""
-    ratio: jax.Array
+    ratio: Float[Array, "*batch K"]
     """`rho / pi`, shape `(..., K)`; it saturates at the root of the largest float."""
 
 
@@ -263,7 +265,7 @@ def _exp(x: jax.Array) -> jax.Array:
     return jnp.exp(jnp.minimum(x, 0.5 * math.log(float(jnp.finfo(x.dtype).max))))
 
 
-def complete_data_kl(p: GaussianMixture, q: GaussianMixture) -> jax.Array:
+def complete_data_kl(p: GaussianMixture, q: GaussianMixture) -> Float[Array, "*batch"]:
     """Kullback-Leibler divergence of the joint densities of target and component.
 
     Args:
@@ -282,7 +284,7 @@ def complete_data_kl(p: GaussianMixture, q: GaussianMixture) -> jax.Array:
 
 def complete_data_fisher_by_autodiff(
     mixture: GaussianMixture, coordinate: Coordinate = "scale"
-) -> jax.Array:
+) -> Float[Array, "P P"]:
     """Reference: the Hessian of `complete_data_kl` in its second argument, at the first.
 
     Args:
@@ -298,7 +300,7 @@ def complete_data_fisher_by_autodiff(
 
 def complete_data_fisher_by_sampling(
     key: jax.Array, mixture: GaussianMixture, num_samples: int, coordinate: Coordinate = "scale"
-) -> jax.Array:
+) -> Float[Array, "P P"]:
     """Reference: the covariance of the complete-data score over samples of target and component.
 
     Args:

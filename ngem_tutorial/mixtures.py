@@ -16,9 +16,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 
 from ngem_tutorial._checks import check_number, check_values
+from ngem_tutorial._typing import Array, ArrayLike, Float, Int
 
 __all__ = ["GaussianMixture"]
 
@@ -51,9 +51,9 @@ class GaussianMixture:
             `jax.jit` and its kin), if a parameter is not finite or a scale is not positive.
     """
 
-    logits: jax.Array
-    means: jax.Array
-    scales: jax.Array
+    logits: Array
+    means: Array
+    scales: Array
 
     def __post_init__(self) -> None:
         """Convert the parameters to floating-point arrays of one dtype and check them."""
@@ -104,12 +104,12 @@ class GaussianMixture:
         return self.logits.shape[:-1]
 
     @property
-    def log_weights(self) -> jax.Array:
+    def log_weights(self) -> Float[Array, "*batch {self.num_components}"]:
         """Normalised log-weights `log pi`, shape `(..., K)`."""
         return jax.nn.log_softmax(self.logits, axis=-1)
 
     @property
-    def weights(self) -> jax.Array:
+    def weights(self) -> Float[Array, "*batch {self.num_components}"]:
         """Mixture weights `pi`, shape `(..., K)`, summing to one."""
         return jax.nn.softmax(self.logits, axis=-1)
 
@@ -145,7 +145,7 @@ class GaussianMixture:
         )
         return mixture, y.astype(dtype)
 
-    def standardize(self, y: ArrayLike) -> jax.Array:
+    def standardize(self, y: ArrayLike) -> Float[Array, "*batch {self.num_components} {self.dim}"]:
         """Distance of a target from each mean in scales, `(y - mu_k) / sigma_k`.
 
         Args:
@@ -159,7 +159,7 @@ class GaussianMixture:
         """
         return (self._targets(y)[..., None, :] - self.means) / self.scales
 
-    def component_log_prob(self, y: ArrayLike) -> jax.Array:
+    def component_log_prob(self, y: ArrayLike) -> Float[Array, "*batch {self.num_components}"]:
         """Log-density of each component, `log N(y; mu_k, sigma_k)`, without its weight.
 
         Args:
@@ -174,7 +174,7 @@ class GaussianMixture:
         z = self.standardize(y)
         return -jnp.sum(0.5 * z**2 + jnp.log(self.scales), axis=-1) - 0.5 * self.dim * _LOG_2PI
 
-    def log_prob(self, y: ArrayLike) -> jax.Array:
+    def log_prob(self, y: ArrayLike) -> Float[Array, "*batch"]:
         """Log-density of the mixture, equation (14) of the paper.
 
         Args:
@@ -188,7 +188,7 @@ class GaussianMixture:
         """
         return jax.nn.logsumexp(self.log_weights + self.component_log_prob(y), axis=-1)
 
-    def log_responsibilities(self, y: ArrayLike) -> jax.Array:
+    def log_responsibilities(self, y: ArrayLike) -> Float[Array, "*batch {self.num_components}"]:
         """Logarithm of the responsibilities, `log rho`; see `responsibilities`.
 
         Args:
@@ -202,7 +202,7 @@ class GaussianMixture:
         """
         return jax.nn.log_softmax(self.log_weights + self.component_log_prob(y), axis=-1)
 
-    def responsibilities(self, y: ArrayLike) -> jax.Array:
+    def responsibilities(self, y: ArrayLike) -> Float[Array, "*batch {self.num_components}"]:
         """Probability `rho_k` that component `k` produced the target, equation (15) of the paper.
 
         Args:
@@ -218,7 +218,7 @@ class GaussianMixture:
 
     def sample(
         self, key: jax.Array, shape: int | Sequence[int] = (), *, temperature: float = 1.0
-    ) -> jax.Array:
+    ) -> Float[Array, "*shape {self.dim}"]:
         """Draw targets.
 
         A gradient flows to the means and scales, the noise and the drawn components held fixed.
@@ -241,7 +241,7 @@ class GaussianMixture:
 
     def sample_with_components(
         self, key: jax.Array, shape: int | Sequence[int] = (), *, temperature: float = 1.0
-    ) -> tuple[jax.Array, jax.Array]:
+    ) -> tuple[Float[Array, "*shape {self.dim}"], Int[Array, "*shape"]]:
         """Draw targets, and say which component each is from.
 
         Args:
@@ -337,18 +337,18 @@ class GaussianMixture:
         )
 
     @property
-    def mean(self) -> jax.Array:
+    def mean(self) -> Float[Array, "*batch {self.dim}"]:
         """Mean of the mixture, shape `(..., D)`."""
         return jnp.sum(self.weights[..., None] * self.means, axis=-2)
 
     @property
-    def variance(self) -> jax.Array:
+    def variance(self) -> Float[Array, "*batch {self.dim}"]:
         """Variance of each coordinate (law of total variance), shape `(..., D)`."""
         spread = self.means - self.mean[..., None, :]
         return jnp.sum(self.weights[..., None] * (self.scales**2 + spread**2), axis=-2)
 
     @property
-    def weight_entropy(self) -> jax.Array:
+    def weight_entropy(self) -> Float[Array, "*batch"]:
         """Entropy `H(pi)` of the weights in nats, shape `(...)`; at most `log K`."""
         weights = self.weights
         log = jnp.where(weights > 0, self.log_weights, 0.0)  # 0 log 0 = 0

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.typing import ArrayLike
 
 from ngem_tutorial._checks import check_choice, check_values
+from ngem_tutorial._typing import Array, ArrayLike, Float
 from ngem_tutorial.fisher import Coordinate
 from ngem_tutorial.mixtures import GaussianMixture
 
@@ -281,7 +281,9 @@ class LabelConditioned(nnx.Module):
         )
 
 
-def choose_initial_means(key: jax.Array, y: ArrayLike, num_components: int) -> jax.Array:
+def choose_initial_means(
+    key: jax.Array, y: ArrayLike, num_components: int
+) -> Float[Array, "{num_components} D"]:
     """Data-driven initial means: distinct random examples of the targets.
 
     Args:

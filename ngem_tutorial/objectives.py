@@ -21,9 +21,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.typing import ArrayLike
 
 from ngem_tutorial._checks import check_number, check_options, check_values
+from ngem_tutorial._typing import Array, ArrayLike, Float, Num
 from ngem_tutorial.fisher import natural_gradient
 from ngem_tutorial.mixtures import GaussianMixture
 
@@ -44,7 +44,7 @@ Objective = Callable[..., jax.Array]
 """Of a mixture and targets, one value per example; with options, by keyword, of `ngem`'s kind."""
 
 
-def nll(mixture: GaussianMixture, y: ArrayLike) -> jax.Array:
+def nll(mixture: GaussianMixture, y: ArrayLike) -> Float[Array, "*batch"]:
     """Negative log-likelihood, equation (3) of the paper.
 
     Args:
@@ -61,7 +61,7 @@ def nll(mixture: GaussianMixture, y: ArrayLike) -> jax.Array:
     return -mixture.log_prob(y)
 
 
-def sgem(mixture: GaussianMixture, y: ArrayLike) -> jax.Array:
+def sgem(mixture: GaussianMixture, y: ArrayLike) -> Float[Array, "*batch"]:
     """Stochastic gradient EM: the gradient of equation (16) of the paper, the value of `nll`.
 
     The M-step objective, with the responsibilities held constant, has the gradient of the negative
@@ -91,7 +91,7 @@ def ngem(
     unit: ArrayLike = 1.0,
     relaxation: ArrayLike = 0.0,
     damping: ArrayLike = 0.25,
-) -> jax.Array:
+) -> Float[Array, "*batch"]:
     r"""Damped nGEM: the value of `nll`, the gradient of `natural_gradient`.
 
     A drop-in for `nll`: the value is the negative log-likelihood, so that logs and early stopping
@@ -158,7 +158,7 @@ def with_gradient(
     *,
     name: str,
     **options: ArrayLike,
-) -> jax.Array:
+) -> Float[Array, "*batch"]:
     """The value of `nll` with a gradient of one's own: what `ngem` and the variants are made of.
 
     Args:
@@ -222,7 +222,7 @@ def _refuse(name: str, primals: Any, tangents: Any) -> Any:
     )
 
 
-def scale_unit(mixture: GaussianMixture, weights: ArrayLike | None = None) -> jax.Array:
+def scale_unit(mixture: GaussianMixture, weights: ArrayLike | None = None) -> Float[Array, " D"]:
     """A unit for `ngem`: the geometric mean of the scales of a batch of mixtures.
 
     It depends on the whole batch. Compute it where the whole batch is, and hand it to the parts.
@@ -282,7 +282,7 @@ class RelaxationSchedule:
             value = getattr(self, name)
             check_number(name, value, "from 0 to 1", lambda v: (v >= 0) & (v <= 1))
 
-    def __call__(self, count: ArrayLike) -> jax.Array:
+    def __call__(self, count: Num[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
         """Return the relaxation after `count` updates."""
         if self.fraction == 0.0:
             return jnp.zeros_like(count, float)
@@ -318,7 +318,9 @@ def relaxation_schedule(
     return RelaxationSchedule(num_updates, initial, fraction)
 
 
-def beta_nll(mixture: GaussianMixture, y: ArrayLike, beta: ArrayLike = 0.5) -> jax.Array:
+def beta_nll(
+    mixture: GaussianMixture, y: ArrayLike, beta: ArrayLike = 0.5
+) -> Float[Array, "*batch"]:
     r"""The beta-NLL of a single Gaussian (Seitzer et al., 2022).
 
     Each coordinate's negative log-likelihood is weighted by `sigma^(2 beta)`, held constant. With
@@ -347,7 +349,7 @@ def beta_nll(mixture: GaussianMixture, y: ArrayLike, beta: ArrayLike = 0.5) -> j
     return jnp.sum(jax.lax.stop_gradient(sigma ** (2.0 * beta)) * per_coordinate, axis=-1)
 
 
-def mse(mixture: GaussianMixture, y: ArrayLike) -> jax.Array:
+def mse(mixture: GaussianMixture, y: ArrayLike) -> Float[Array, "*batch"]:
     """Squared error of a point prediction, averaged over the coordinates of the target.
 
     Args:

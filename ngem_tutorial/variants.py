@@ -9,11 +9,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal, get_args, get_type_hints
 
-import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from ngem_tutorial._checks import check_choice, check_options
+from ngem_tutorial._typing import Array, ArrayLike, Float
 from ngem_tutorial.fisher import Coordinate, relaxed_e_step, solve_damped_categorical_fisher
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.objectives import with_gradient
@@ -78,7 +77,7 @@ class Variant:
         *,
         unit: ArrayLike = 1.0,
         relaxation: ArrayLike = 0.0,
-    ) -> jax.Array:
+    ) -> Float[Array, "*batch"]:
         """The value of `nll`, the gradient of `gradient`; arguments and errors are those of `ngem`.
 
         Args:
@@ -145,7 +144,12 @@ class Variant:
         logits = self._logits(pi, rho, ratio)
         return GaussianMixture.tree_unflatten(None, [logits, means, scales])
 
-    def _logits(self, pi: jax.Array, rho: jax.Array, ratio: jax.Array) -> jax.Array:
+    def _logits(
+        self,
+        pi: Float[Array, "*batch K"],
+        rho: Float[Array, "*batch K"],
+        ratio: Float[Array, "*batch K"],
+    ) -> Float[Array, "*batch K"]:
         match self.logits:
             case "plain":
                 return pi - rho

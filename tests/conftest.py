@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from collections import Counter
@@ -15,7 +16,14 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("NGEM_PROGRESS", "0")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import jaxtyping
 import pytest
+
+# Shapes in the package's signatures are checked here; what a test starts is as users have it.
+os.environ["NGEM_CHECK_SHAPES"] = "1"
+jaxtyping.install_import_hook("ngem_tutorial", "shapes.check")
+importlib.import_module("ngem_tutorial._typing")
+del os.environ["NGEM_CHECK_SHAPES"]
 
 # A data set is there if, for each of its parts, one of the alternatives is.
 DATA: dict[str, list[tuple[str, ...]]] = {

@@ -1,0 +1,28 @@
+"""Shapes in signatures: `Float[Array, "*batch K"]`, as jaxtyping writes and checks them.
+
+They are for the reader and for the tests. Where `NGEM_CHECK_SHAPES` is 1 in the environment the
+names are jaxtyping's, and a type checker can check them in every call. Elsewhere jaxtyping is not
+imported, and need not be installed: the annotation above is then no more than `Array`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from jax import Array
+from jax.typing import ArrayLike
+
+__all__ = ["Array", "ArrayLike", "Float", "Int", "Num"]
+
+if TYPE_CHECKING or os.environ.get("NGEM_CHECK_SHAPES") == "1":
+    from jaxtyping import Float, Int, Num
+else:
+
+    class _Unchecked:
+        """What is annotated, without its shape."""
+
+        def __class_getitem__(cls, item: tuple[Any, str]) -> Any:
+            return item[0]
+
+    Float = Int = Num = _Unchecked
