@@ -282,6 +282,8 @@ def evaluate(
 
 
 def _weighted_sum(values: jax.Array, batch: Data) -> jax.Array:
+    # What depends on the mixture alone is one number where the mixture has no batch axes.
+    values = jnp.broadcast_to(values, batch.y.shape[:-1])
     if batch.weights is None:
         return jnp.sum(values)
     return jnp.sum(jnp.where(batch.weights > 0, batch.weights * values, 0))
@@ -349,7 +351,10 @@ def check_shapes(
         batch = part.take(slice(0, program.batch_size))
         mixture = _abstract_mixture(network, batch)
         for name, metric in metrics.items():
-            _check_values(f"metrics[{name!r}]", jax.eval_shape(metric, mixture, batch.y), batch)
+            values = jax.eval_shape(metric, mixture, batch.y)
+            alone = getattr(mixture, "batch_shape", None) == () == getattr(values, "shape", None)
+            if not alone:
+                _check_values(f"metrics[{name!r}]", values, batch)
 
 
 def _abstract_mixture(network: Network, batch: Data) -> Any:
