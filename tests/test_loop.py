@@ -603,3 +603,12 @@ def test_modules_that_need_a_batch_are_evaluated_on_batches(make_model: Any) -> 
     result = train(make_model, ngem, x, y, epochs=1, batch_size=500, learning_rate=1e-3)
     expected = nll(result.model()(jnp.asarray(x)), jnp.asarray(y)).mean()
     np.testing.assert_allclose(result.metrics["nll"][0, -1], expected, rtol=1e-5)
+
+
+def test_train_works_with_double_precision_switched_on() -> None:
+    with jax.enable_x64(True):
+        result = run(make_network, ngem, X, Y, seeds=(3,), record_at=(0, 5, 12))
+        expected = reference(make_network, ngem, optax.adam(1e-2), 3, X)
+        params = jax.tree.leaves(nnx.state(result.model(0), nnx.Param))
+        for a, b in zip(params, expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
