@@ -118,6 +118,8 @@ _NUMERICS: Final = (
     "mixtures",
     "fisher",
     "objectives",
+    "variants",
+    "methods",
     "em",
     "networks",
     "optimizers",
@@ -125,7 +127,6 @@ _NUMERICS: Final = (
     "tabular",
     "training",
     "metrics",
-    "experiments/methods",
 )
 """The parts of the package that decide the numbers, besides the experiment's own module."""
 
