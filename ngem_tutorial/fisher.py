@@ -133,8 +133,8 @@ def gaussian_fisher(scales: ArrayLike, coordinate: Coordinate = "scale") -> Gaus
 class GaussianFisher:
     """Diagonal Fisher matrix of Gaussians: entries for the means and for the scales."""
 
-    means: Float[Array, "*shape"]
-    scales: Float[Array, "*shape"]
+    means: Array
+    scales: Array
 
 
 @jax.tree_util.register_dataclass
@@ -148,9 +148,9 @@ class CompleteDataFisher:
         scales: diagonal of the scales' part of `pi_k F_k`, shape `(..., K, D)`.
     """
 
-    logits: Float[Array, "*batch K K"]
-    means: Float[Array, "*batch K D"]
-    scales: Float[Array, "*batch K D"]
+    logits: Array
+    means: Array
+    scales: Array
 
     def to_dense(self) -> Float[Array, "P P"]:
         """The whole matrix of one mixture in the order logits, means, scales, `(P, P)`."""

@@ -291,8 +291,8 @@ def test_min_scale_is_a_floor() -> None:
     floored = em_step(mixture, y, min_scale=0.25)
     np.testing.assert_array_equal(floored.scales, 0.25)
     np.testing.assert_allclose(floored.means, [[0.0], [10.0]], atol=1e-12)
-    rounding = np.finfo(np.float64).eps * 10.0  # of the data: no scale is below it
-    np.testing.assert_array_equal(em_step(mixture, y).scales, rounding)
+    free = em_step(mixture, y)
+    assert np.all((free.scales > 0.0) & (free.scales < 1e-9))
     # It changes nothing but the scales below it.
     free = em_step(start(), data())
     floor = float(np.median(free.scales))

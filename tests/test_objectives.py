@@ -496,7 +496,7 @@ PRECONDITIONED = [ngem, natural_gradient, variants.undamped, variants.undamped.g
 @pytest.mark.parametrize("call", PRECONDITIONED)
 @pytest.mark.parametrize("eps", [1.5, -0.1, float("nan"), np.float32(2.0), 2, "0.1", None])
 def test_a_relaxation_out_of_range_is_rejected(call: Any, eps: Any) -> None:
-    with pytest.raises(ValueError, match=f"relaxation must be from 0 to 1, got {eps}"):
+    with pytest.raises(ValueError, match=f"relaxation must be from 0 to 1, got '?{eps}"):
         call(make(), np.zeros(2), relaxation=eps)
 
 
@@ -511,7 +511,8 @@ def test_a_relaxation_is_one_number(call: Any, eps: Any) -> None:
 @pytest.mark.parametrize("call", PRECONDITIONED)
 def test_a_unit_is_positive_and_fits(call: Any) -> None:
     for unit in (0.0, -1.0, float("inf"), float("nan"), np.array([1.0, 0.0]), "1"):
-        message = re.escape(f"unit must be positive and finite, got {unit}")
+        bad = 0.0 if isinstance(unit, np.ndarray) else unit
+        message = f"unit must be positive and finite, got '?{bad}"
         with pytest.raises(ValueError, match=message):
             call(make(), np.zeros(2), unit=unit)
     for unit in (np.ones(1), np.ones(3), np.ones((1, 2))):
@@ -703,7 +704,7 @@ def test_relaxation_schedule_is_never_negative(length: int, x64: bool) -> None:
     ("arguments", "message"),
     [
         ({"num_updates": 0}, "num_updates must be at least 1, got 0"),
-        ({"num_updates": "many"}, "num_updates must be at least 1, got many"),
+        ({"num_updates": "many"}, "num_updates must be at least 1, got 'many'"),
         ({"initial": 1.5}, "initial must be from 0 to 1, got 1.5"),
         ({"initial": -0.1}, "initial must be from 0 to 1, got -0.1"),
         ({"fraction": float("nan")}, "fraction must be from 0 to 1, got nan"),

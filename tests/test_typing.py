@@ -25,9 +25,6 @@ ROOT = Path(__file__).resolve().parents[1]
         # Both would broadcast to another shape without a word.
         lambda: fisher.solve_damped_categorical_fisher(np.full(3, 1 / 3), np.ones((4, 3)), 0.1),
         lambda: fisher.solve_damped_categorical_fisher(np.full(3, 1 / 3), np.ones(1), 0.1),
-        lambda: fisher.CompleteDataFisher(
-            jnp.zeros((3, 3)), means=jnp.zeros((3, 2)), scales=jnp.zeros((1, 2))
-        ),
     ],
 )
 def test_a_shape_that_nothing_else_checks_is_caught(call: Any) -> None:

@@ -20,7 +20,7 @@ _DIVERGING = LinearSegmentedColormap.from_list(
     "orange to blue", [PALETTE["NLL"], "white", PALETTE["damped nGEM"]]
 )
 _UNIT = Normalize(-1.0, 1.0)
-_CHOICES = {  # the choices of `Preconditioner.logits`, each with the colour of its method
+_CHOICES = {  # the choices of `Variant.logits`, each with the colour of its method
     "plain": ("plain, $\\pi - \\rho$", PALETTE["truth"], "-"),
     "eq68": ("eq. (68), $1 - r$", PALETTE["nGEM, paper's code"], "-"),
     "natural": ("Moore-Penrose", PALETTE["nGEM, as derived"], (0, (4, 2))),
@@ -35,7 +35,7 @@ def logit_gradient_sizes(
 
     Args:
         weights: the weights of the starving component, shape `(W,)`, positive.
-        sizes: for the label of each panel the sizes by choice of `Preconditioner.logits`, each of
+        sizes: for the label of each panel the sizes by choice of `Variant.logits`, each of
             shape `(W,)`. Zeros are left out.
         ratios: for the label of each panel a level to mark with a dotted line: the limit of
             `rho / pi`; none where it would lie outside of the panel.
