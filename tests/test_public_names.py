@@ -21,7 +21,7 @@ ROOT = Path(ngem_tutorial.__file__).parent
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages([str(ROOT)], "ngem_tutorial.")
-    if not module.name.rpartition(".")[2].startswith("_")
+    if "._" not in module.name
 )
 
 
@@ -46,7 +46,7 @@ def functions() -> dict[str, Any]:
                     if known and not key.startswith(("_", "tree_")):  # JAX calls the latter
                         member = inspect.unwrap(getattr(value, key))
                         found[f"{module.__name__}.{name}.{key}"] = member
-            elif callable(value):
+            elif inspect.isroutine(value) or hasattr(value, "__wrapped__"):  # compiled ones too
                 found[f"{module.__name__}.{name}"] = inspect.unwrap(value)
     return found
 
