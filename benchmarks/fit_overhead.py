@@ -14,7 +14,7 @@ does so for all alike, and ratios are taken within a repetition. Compilation is 
 
     python benchmarks/fit_overhead.py
 
-writes `results/fit_overhead/{times,ratios,compilation}`, in a quarter of an hour on two cores.
+writes the tables `times`, `ratios` and `compilation` of `results/fit_overhead`, in a quarter of an hour on two cores.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ import numpy as np
 import optax
 import pandas as pd
 from flax import nnx
-from scipy import stats
 
 from ngem_tutorial import fit, loop, results
 from ngem_tutorial._training.compilation import clear as forget_programs
 from ngem_tutorial.methods import METHODS, Method
+from ngem_tutorial.metrics import median_interval
 from ngem_tutorial.networks import MixtureDensityNetwork
 from ngem_tutorial.objectives import scale_unit
 
@@ -295,11 +295,10 @@ def ratios(times: pd.DataFrame) -> pd.DataFrame:
         for above, below in RATIOS:
             if {above, below} <= set(seconds.columns):
                 values = (seconds[above] / seconds[below]).to_numpy()
-                interval = stats.quantile_test(values).confidence_interval(0.95)
+                interval = median_interval(values)
                 rows.append(
                     {"method": method, "loop": above, "compared_with": below}
-                    | {"ratio": float(np.median(values)), "low": float(interval.low)}
-                    | {"high": float(interval.high)}
+                    | {"ratio": interval.median, "low": interval.low, "high": interval.high}
                 )
     return pd.DataFrame(rows)
 
@@ -310,16 +309,15 @@ def main(config: Config | None = None, directory: str | None = None) -> None:
     commit, start = results.current_commit(), time.perf_counter()
     tables = run(config)
     print(tables["ratios"].round(3).to_string(index=False))
-    for name, table in tables.items():
-        results.save(
-            table,
-            f"{RESULT}/{name}",
-            configuration=dataclasses.asdict(config),
-            seeds=range(config.repetitions + 1),
-            wall_time_s=time.perf_counter() - start,
-            directory=directory,
-            commit=commit,
-        )
+    results.save(
+        tables,
+        RESULT,
+        configuration=dataclasses.asdict(config),
+        seeds=range(config.repetitions + 1),
+        parts=[results.part(tables, time.perf_counter() - start, commit=commit)],
+        directory=directory,
+        replace=True,
+    )
 
 
 if __name__ == "__main__":
