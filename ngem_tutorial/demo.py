@@ -1,4 +1,4 @@
-"""The demonstration: NLL against nGEM on Two-Gaussians and on small digits."""
+"""The demonstration: NLL against damped nGEM on Two-Gaussians and on small digits."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def test_the_demonstration(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     tasks = ("Two-Gaussians", "digits given their class")
     for task in tasks:
-        for method in ("NLL", "nGEM"):
+        for method in ("NLL", "damped nGEM"):
             number = r"-?\d+\.\d\d ± \d+\.\d\d"
             row = rf"│ {task} +│ {method} +│ +{number} │ +{number} │ +2 │"
             assert re.search(row, done.stdout), row
