@@ -231,7 +231,7 @@ def advance(
         first = (s.failed_at < 0) & bad.any()
         return s._replace(
             failed_at=jnp.where(first, step, s.failed_at),
-            failed_leaf=jnp.where(first, jnp.argmax(bad), s.failed_leaf),
+            failed_leaf=jnp.where(first, jnp.argmax(bad).astype(jnp.int32), s.failed_leaf),
         )
 
     def many(s: State, rate: jax.Array, order: jax.Array) -> State:
