@@ -229,8 +229,8 @@ def scale_unit(mixture: GaussianMixture, weights: ArrayLike | None = None) -> Fl
 
     Args:
         mixture: batch shape `(...)`.
-        weights: of the examples, not negative, shape `(...)`; equal if not given. Examples of
-            weight zero, padding for instance, are left out.
+        weights: of the examples, not negative, or a mask, shape `(...)`; equal if not given.
+            Examples of weight zero, padding for instance, are left out.
 
     Returns:
         Shape `(D,)`, in the units of the targets, without gradient. One if every weight is zero.
@@ -247,7 +247,10 @@ def scale_unit(mixture: GaussianMixture, weights: ArrayLike | None = None) -> Fl
             f"weights must have the batch shape of the mixture, {mixture.batch_shape}, got shape "
             f"{jnp.shape(weights)}"
         )
-    check_values("weights", weights, "not negative and finite", lambda w: (w >= 0) & np.isfinite(w))
+    if jnp.asarray(weights).dtype != bool:  # a mask is all right
+        check_values(
+            "weights", weights, "not negative and finite", lambda w: (w >= 0) & np.isfinite(w)
+        )
     w = jax.lax.stop_gradient(jnp.asarray(weights, log.dtype))[..., None]
     per_example = jnp.where(w > 0, jnp.mean(log, axis=-2), 0.0)
     batch = tuple(range(log.ndim - 2))

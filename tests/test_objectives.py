@@ -544,6 +544,10 @@ def test_scale_unit_is_the_geometric_mean() -> None:
     repeated = np.repeat(weights.ravel(), 3)[:, None] * np.ones(3)
     weighted = stats.gmean(scales.reshape(-1, 3), axis=0, weights=repeated)
     np.testing.assert_allclose(scale_unit(mixture, weights), weighted, rtol=8 * EPS)
+    mask = weights > 0
+    kept = stats.gmean(scales[mask].reshape(-1, 3), axis=0)
+    np.testing.assert_allclose(scale_unit(mixture, mask), kept, rtol=8 * EPS)
+    np.testing.assert_allclose(jax.jit(scale_unit)(mixture, mask), kept, rtol=8 * EPS)
     # What is left out is left out whatever it is, and traced weights give the same.
     spoilt = example(mixture, ...)  # rebuilt without checks
     object.__setattr__(spoilt, "scales", mixture.scales.at[:, 2].set(jnp.nan))

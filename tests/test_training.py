@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -248,6 +250,20 @@ def test_labels_are_left_alone_and_other_leaves_are_not() -> None:
     assert result.model()(x).batch_shape == (N,)
 
 
+@pytest.mark.parametrize("objective", [nll, ngem])
+@pytest.mark.parametrize("labelled", [False, True])
+def test_under_x64_a_training_is_the_same(objective: Any, labelled: bool) -> None:
+    def make(rngs: nnx.Rngs) -> Any:
+        network = MixtureDensityNetwork(3, 2, 2, hidden=(8,), rngs=rngs)
+        return LabelConditioned(network, 3) if labelled else network
+
+    x = np.arange(N) % 3 if labelled else X.astype(np.float32)
+    single = fit(make, objective, x, Y, epochs=2, batch_size=10)
+    with jax.enable_x64(True):
+        double = fit(make, objective, x, Y, epochs=2, batch_size=10)
+    np.testing.assert_allclose(double.metrics["nll"], single.metrics["nll"], rtol=1e-4, atol=1e-4)
+
+
 def test_constant_columns_keep_their_unit() -> None:
     x, y = X.copy(), Y.copy()
     x[:, 1], y[:, 0] = 7.0, -2.0
@@ -317,6 +333,28 @@ def test_unstandardised_data_far_from_unit_scale_are_said_to_be(
     y = _made(u, shift, scale)
     with pytest.warns(ScaleWarning, match=message), contextlib.suppress(NonFiniteError):
         fit(make, nll, x * u, y, epochs=1, batch_size=50, standardize=False)
+
+
+@pytest.mark.parametrize("unit", [1e20, 1e44])
+def test_targets_in_astronomical_units_train_and_are_said_to_be_large(unit: float) -> None:
+    u = np.random.default_rng(0).uniform(size=(50, 1))
+    make = lambda rngs: MixtureDensityNetwork(1, 2, 1, hidden=(), rngs=rngs)  # noqa: E731
+    with pytest.warns(ScaleWarning, match="column 0 of y, .* is too large for float32"):
+        large = fit(make, nll, u, unit * (1 + u), epochs=1, batch_size=50)
+    small = fit(make, nll, u, 1 + u, epochs=1, batch_size=50)
+    np.testing.assert_allclose(
+        large.metrics["nll"], small.metrics["nll"] + np.log(unit), rtol=1e-5, atol=1e-4
+    )
+
+
+def test_a_warning_points_at_the_call_of_fit() -> None:
+    script = """if True:
+        from ngem_tutorial import fit, nll
+        fit(lambda rngs: None, nll, None, [[0.0], [1e30]], epochs=1, batch_size=1, seeds=())
+    """  # what is wrong with the seeds is said after the warning, and before any computing
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "<string>:3: ScaleWarning" in done.stderr
+    assert "ValueError: seeds" in done.stderr
 
 
 def test_raw_mixtures_too_coarse_for_single_precision_are_said_to_be() -> None:

@@ -104,14 +104,15 @@ def warn_of_scales(data: Data, *, standardized: bool) -> None:
         affine = _measure(values, weights)
         shift, scale = np.array(affine.shift), np.array(affine.scale)
         if message := _message(name, shift, scale, standardized):
-            warnings.warn(message, ScaleWarning, stacklevel=4)
+            warnings.warn(message, ScaleWarning, stacklevel=3)
 
 
 def _message(name: str, shift: np.ndarray, scale: np.ndarray, standardized: bool) -> str | None:
     """What is wrong with the columns of mean `shift` and deviation `scale`, or None."""
     kind = np.dtype(jax.dtypes.canonicalize_dtype(np.float64))
     size = np.abs(shift) + scale
-    coarse = np.spacing(size.astype(kind)) > 1e-3 * scale
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is too large
+        coarse = np.spacing(size.astype(kind)) > 1e-3 * scale
     large = size > 1e-2 * np.sqrt(np.finfo(kind).max)
     far = (size > 30.0) | (scale < 1.0 / 30.0)
     advice = "or call with standardize=True" if not standardized else "or enable x64 in JAX"
