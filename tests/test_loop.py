@@ -603,3 +603,29 @@ def test_modules_that_need_a_batch_are_evaluated_on_batches(make_model: Any) -> 
     result = train(make_model, ngem, x, y, epochs=1, batch_size=500, learning_rate=1e-3)
     expected = nll(result.model()(jnp.asarray(x)), jnp.asarray(y)).mean()
     np.testing.assert_allclose(result.metrics["nll"][0, -1], expected, rtol=1e-5)
+
+
+def test_a_run_that_was_stopped_cannot_fail() -> None:
+    def grow(rate: jax.Array) -> optax.GradientTransformation:
+        """Small steps down for the first run; for the second away until values overflow."""
+
+        def change(gradient: Any, _: Any) -> Any:
+            return jax.tree.map(lambda g: jnp.where(rate < 0.1, -rate * g, 1e18), gradient)
+
+        return optax.stateless(change)
+
+    settings: dict[str, Any] = {
+        "epochs": 30, "batch_size": N, "optimizer": grow, "seeds": (0, 1), "record_at": range(31),
+    }  # fmt: skip
+    rates = [1e-3, 1.0]
+    with pytest.raises(NonFiniteError, match="seed 1"):
+        train(make_network, nll, X, Y, learning_rate=rates, validation=(X, Y), **settings)
+    both = train(
+        make_network, nll, X, Y, learning_rate=rates, validation=(X, Y), patience=2, **settings
+    )
+    assert both.failures == ()
+    assert both.best_update.tolist() == [30, 0]
+    assert np.isnan(both.loss[1, 3:]).all()
+    np.testing.assert_array_equal(both.columns()["failed_at"], -1)
+    alone = train(make_network, nll, X, Y, learning_rate=1e-3, **settings | {"seeds": (0,)})
+    np.testing.assert_allclose(both.metrics["nll"][0], alone.metrics["nll"][0], rtol=1e-5)
