@@ -14,8 +14,8 @@ does so for all alike, and ratios are taken within a repetition. Compilation is 
 
     python benchmarks/fit_overhead.py
 
-writes the tables `times`, `ratios` and `compilation` of `results/fit_overhead`, in a quarter of an hour
-on two cores.
+writes the tables `times`, `ratios` and `compilation` of `results/fit_overhead`, in a quarter of an
+hour on two cores.
 """
 
 from __future__ import annotations

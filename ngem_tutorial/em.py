@@ -131,7 +131,6 @@ def gradient_em_step(
     return GaussianMixture(logits, means, jnp.exp(log_scales))
 
 
-@partial(jax.jit, static_argnums=(0, 3))
 def iterate(
     step: Step, mixture: GaussianMixture, y: jax.Array, num_steps: int, **options: ArrayLike
 ) -> tuple[GaussianMixture, Float[Array, " {num_steps}+1"]]:
@@ -148,10 +147,23 @@ def iterate(
     Returns:
         The last mixture and the mean log-likelihood in nats before each step and after the last,
         shape `(num_steps + 1,)`.
+
+    Raises:
+        ValueError: if the step refuses its arguments.
     """
+    y = jnp.asarray(y)
+    # With the values of the options, which the compiled program does not know.
+    jax.eval_shape(lambda m, data: step(m, data, **options), mixture, y)
+    return _iterate(step, mixture, y, num_steps, **options)
+
+
+@partial(jax.jit, static_argnums=(0, 3))
+def _iterate(
+    step: Step, mixture: GaussianMixture, y: jax.Array, num_steps: int, **options: ArrayLike
+) -> tuple[GaussianMixture, Array]:
     # In one dtype from the start: what a step returns has that of its arguments together.
     dtype = jnp.result_type(*jax.tree.leaves(mixture), y, jnp.float32)
-    mixture, y = jax.tree.map(lambda leaf: leaf.astype(dtype), (mixture, jnp.asarray(y)))
+    mixture, y = jax.tree.map(lambda leaf: leaf.astype(dtype), (mixture, y))
 
     def body(m: GaussianMixture, _: None) -> tuple[GaussianMixture, jax.Array]:
         return step(m, y, **options), m.log_prob(y).mean()

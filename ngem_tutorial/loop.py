@@ -253,7 +253,11 @@ class _History:
 
     @property
     def failures(self) -> tuple[Failure, ...]:
-        return self._trainer.failures
+        """Of the runs that were going: a run that has been stopped is computed on, unseen."""
+        end = [*self._points, np.inf]
+        rows = np.minimum(self._last_row, len(self._points))
+        last = {int(seed): end[row] for seed, row in zip(self._seeds, rows, strict=True)}
+        return tuple(f for f in self._trainer.failures if f.update <= last[f.seed])
 
     @property
     def finished(self) -> bool:

@@ -210,6 +210,8 @@ class Affine:
             )
         if isinstance(raw, np.ndarray | np.generic | float | int | list | tuple):
             return (np.asarray(raw, np.float64) - np.array(self.shift)) / np.array(self.scale)
+        # Shift and scale are no integers, and 16 bits do not hold an offset.
+        raw = jnp.asarray(raw, jnp.promote_types(raw.dtype, jnp.float32))
         return (raw - jnp.array(self.shift, raw.dtype)) / jnp.array(self.scale, raw.dtype)
 
 
@@ -289,7 +291,10 @@ class LabelConditioned(nnx.Module):
         wanted = f"from 0 to {classes - 1}"
         check_values("labels", labels, wanted, lambda label: (label >= 0) & (label < classes))
         table = self.network(jnp.eye(classes))
-        known = jnp.where(labels < 0, classes, labels)  # JAX would count from the end
+        # JAX would count negative ones from the end; 8 bits may not hold the number of classes.
+        known = jnp.where(
+            labels < 0, classes, labels.astype(jnp.promote_types(labels.dtype, jnp.int32))
+        )
         return jax.tree.map(
             lambda parameter: parameter.at[known].get(mode="fill", fill_value=jnp.nan), table
         )

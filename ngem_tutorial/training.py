@@ -100,8 +100,9 @@ def fit(
     """Train a model on data, from one seed or several.
 
     The network sees inputs and targets with mean zero and deviation one in each column, measured on
-    the training data; the models that are returned take and give raw units. What you set in the
-    network in units of the targets, `initial_means` or `min_scale`, is in standard units then.
+    the training data (integer inputs, which may be labels, are left as they are); the models that
+    are returned take and give raw units. What you set in the network in units of the targets,
+    `initial_means` or `min_scale`, is in standard units then.
 
     All seeds run in one compiled program. Programs are kept by what they compute, so a second call
     with equal settings and data of equal shapes does not compile, whatever closures were made anew.

@@ -388,10 +388,23 @@ def test_rates_can_be_traced_and_share_a_program() -> None:
                 strict=True,
             ):
                 np.testing.assert_allclose(a, b, rtol=1e-12)
-        before = iterate._cache_size()
+        before = em._iterate._cache_size()
         for rate in rates:
             last, _ = iterate(step, mixture, y, 2, learning_rate=rate)
             twice = traced(rate)
             again = step(twice, y, learning_rate=rate)
             np.testing.assert_allclose(last.means, again.means, rtol=1e-12)
-        assert iterate._cache_size() == before + 1
+        assert em._iterate._cache_size() == before + 1
+
+
+@pytest.mark.parametrize(
+    ("step", "options", "message"),
+    [
+        (em.natural_gradient_em_step, {"learning_rate": 2.0}, "learning_rate must be above 0"),
+        (em.gradient_em_step, {"learning_rate": -1.0}, "learning_rate must be positive"),
+        (em.em_step, {"min_scale": -1.0}, "min_scale must be at least 0"),
+    ],
+)
+def test_iterate_checks_the_options_of_its_step(step: Any, options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        iterate(step, start(), data(20), 3, **options)

@@ -612,3 +612,29 @@ def test_train_works_with_double_precision_switched_on() -> None:
         params = jax.tree.leaves(nnx.state(result.model(0), nnx.Param))
         for a, b in zip(params, expected, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_run_that_was_stopped_cannot_fail() -> None:
+    def grow(rate: jax.Array) -> optax.GradientTransformation:
+        """Small steps down for the first run; for the second away until values overflow."""
+
+        def change(gradient: Any, _: Any) -> Any:
+            return jax.tree.map(lambda g: jnp.where(rate < 0.1, -rate * g, 1e18), gradient)
+
+        return optax.stateless(change)
+
+    settings: dict[str, Any] = {
+        "epochs": 30, "batch_size": N, "optimizer": grow, "seeds": (0, 1), "record_at": range(31),
+    }  # fmt: skip
+    rates = [1e-3, 1.0]
+    with pytest.raises(NonFiniteError, match="seed 1"):
+        train(make_network, nll, X, Y, learning_rate=rates, validation=(X, Y), **settings)
+    both = train(
+        make_network, nll, X, Y, learning_rate=rates, validation=(X, Y), patience=2, **settings
+    )
+    assert both.failures == ()
+    assert both.best_update.tolist() == [30, 0]
+    assert np.isnan(both.loss[1, 3:]).all()
+    np.testing.assert_array_equal(both.columns()["failed_at"], -1)
+    alone = train(make_network, nll, X, Y, learning_rate=1e-3, **settings | {"seeds": (0,)})
+    np.testing.assert_allclose(both.metrics["nll"][0], alone.metrics["nll"][0], rtol=1e-5)

@@ -12,6 +12,7 @@ from flax import nnx
 
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.networks import (
+    Affine,
     LabelConditioned,
     MixtureDensityNetwork,
     PlainMixture,
@@ -171,3 +172,22 @@ def test_initial_means_are_distinct_examples() -> None:
     np.testing.assert_array_equal(np.sort(means[:, 0]), y[:, 0])
     with pytest.raises(ValueError, match="N >= num_components = 11"):
         choose_initial_means(jax.random.key(3), y, 11)
+
+
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.uint8, jnp.bfloat16, jnp.float32])
+def test_raw_inputs_of_any_dtype_are_standardised_alike(dtype: Any) -> None:
+    raw = np.array([[120.0, 121.0], [127.0, 124.0]])
+    affine = Affine((120.3, 122.7), (0.4, 2.5))
+    wanted = (raw - [120.3, 122.7]) / [0.4, 2.5]
+    got = affine.standardize("x", jnp.asarray(raw, dtype))
+    np.testing.assert_allclose(np.asarray(got, float), wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [jnp.int8, jnp.uint8])
+def test_labels_may_be_narrower_than_the_number_of_classes(dtype: Any) -> None:
+    network = MixtureDensityNetwork(300, 1, 1, hidden=(), rngs=nnx.Rngs(0))
+    labels = jnp.array([0, 5, 127], dtype)
+    np.testing.assert_allclose(
+        LabelConditioned(network, 300)(labels).means,
+        network(jnp.eye(300)[jnp.array([0, 5, 127])]).means,
+    )

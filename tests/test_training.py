@@ -121,6 +121,31 @@ def test_programs_of_one_text_are_not_mistaken_for_each_other() -> None:
         assert f(a) == number
 
 
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("jax_default_matmul_precision", "bfloat16"),
+        ("jax_default_prng_impl", "rbg"),
+        ("jax_enable_x64", True),
+    ],
+)
+def test_a_program_is_of_the_settings_of_jax(setting: str, value: Any) -> None:
+    def function(a: jax.Array) -> tuple[jax.Array, Any]:
+        drawn = jax.random.uniform(jax.random.key(0))
+        return a @ a, drawn
+
+    a = jnp.ones((2, 2), jnp.float32)
+    before = getattr(jax.config, setting)
+    first = compilation.compiled(function, a, key=function)
+    jax.config.update(setting, value)
+    try:
+        second = compilation.compiled(function, a, key=function)
+    finally:
+        jax.config.update(setting, before)
+    assert second.executable is not first.executable
+    assert compilation.compiled(function, a, key=function).executable is first.executable
+
+
 def test_programs_do_not_pile_up() -> None:
     compilation.clear()
     for i in range(70):
@@ -262,6 +287,14 @@ def test_under_x64_a_training_is_the_same(objective: Any, labelled: bool) -> Non
     with jax.enable_x64(True):
         double = fit(make, objective, x, Y, epochs=2, batch_size=10)
     np.testing.assert_allclose(double.metrics["nll"], single.metrics["nll"], rtol=1e-4, atol=1e-4)
+
+
+def test_integers_far_from_unit_scale_are_said_to_be_left_alone() -> None:
+    years = np.round(2000 + X).astype(int)
+    with pytest.warns(ScaleWarning, match="column 0 of x, .* pass them as floats"):
+        run(years, Y)
+    run(years.astype(float), Y)  # warnings are errors here
+    run(np.round(X).astype(int), Y)
 
 
 def test_constant_columns_keep_their_unit() -> None:

@@ -51,6 +51,17 @@ class Program(NamedTuple):
         return jax.tree.unflatten(self.structure, self.executable(*jax.tree.leaves(arguments)))
 
 
+_SETTINGS = (
+    "jax_default_device",
+    "jax_enable_x64",
+    "jax_default_matmul_precision",
+    "jax_default_prng_impl",
+    "jax_threefry_partitionable",
+    "jax_numpy_dtype_promotion",
+    "jax_numpy_rank_promotion",
+    "jax_debug_nans",
+)
+"""Settings of JAX that change a program."""
 _BY_FUNCTION: _Recent[Program] = _Recent(64)
 """By what the caller says that the function depends on: not even traced again."""
 _BY_TEXT: _Recent[Any] = _Recent(64)
@@ -72,7 +83,7 @@ def compiled(function: Callable[..., Any], *arguments: Any, key: Hashable) -> Pr
     leaves, structure = jax.tree.flatten(arguments)
     types = tuple((jax.typeof(leaf), str(getattr(leaf, "sharding", None))) for leaf in leaves)
     config: Any = jax.config
-    platform = (str(config.jax_default_device), jax.default_backend(), config.jax_enable_x64)
+    platform = (jax.default_backend(), *(str(getattr(config, name)) for name in _SETTINGS))
     key = _hashable((key, structure, types, platform))
     program = None if key is None else _BY_FUNCTION.get(key)
     if program is not None:

@@ -13,6 +13,9 @@ from ngem_tutorial.networks import Affine
 
 __all__ = ["ScaleWarning", "Scaling", "warn_of_scales"]
 
+_FAR = 30.0
+"""A factor from unit scale that is worth a warning."""
+
 
 class ScaleWarning(UserWarning):
     """Data are far from unit scale, or single precision does not hold them."""
@@ -100,11 +103,31 @@ def warn_of_scales(data: Data, *, standardized: bool) -> None:
     if not standardized:
         leaves = jax.tree.leaves(data.x)
         columns = [("x", leaf, None) for leaf in leaves if _is_float(leaf)] + columns
+    else:
+        _warn_of_integers(data)
     for name, values, weights in columns:
         affine = _measure(values, weights)
         shift, scale = np.array(affine.shift), np.array(affine.scale)
         if message := _message(name, shift, scale, standardized):
             warnings.warn(message, ScaleWarning, stacklevel=3)
+
+
+def _warn_of_integers(data: Data) -> None:
+    """Warn of columns of integers that are left as they are, although they are no labels."""
+    for leaf in jax.tree.leaves(data.x):
+        if leaf.ndim < 2 or _is_float(leaf):
+            continue
+        affine = _measure(leaf, None)
+        for column, (shift, scale) in enumerate(zip(affine.shift, affine.scale, strict=True)):
+            if abs(shift) + scale > _FAR:
+                warnings.warn(
+                    f"column {column} of x, {shift:.6g} +- {scale:.3g}, is far from unit scale and "
+                    "is left as it is: integers may be labels. If they are measurements, pass them "
+                    "as floats.",
+                    ScaleWarning,
+                    stacklevel=5,
+                )
+                break
 
 
 def _message(name: str, shift: np.ndarray, scale: np.ndarray, standardized: bool) -> str | None:
@@ -114,7 +137,7 @@ def _message(name: str, shift: np.ndarray, scale: np.ndarray, standardized: bool
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is too large
         coarse = np.spacing(size.astype(kind)) > 1e-3 * scale
     large = size > 1e-2 * np.sqrt(np.finfo(kind).max)
-    far = (size > 30.0) | (scale < 1.0 / 30.0)
+    far = (size > _FAR) | (scale < 1.0 / _FAR)
     advice = "or call with standardize=True" if not standardized else "or enable x64 in JAX"
     for bad, what, remedy in (
         (large, f"is too large for {kind}: squares overflow", "Change its unit"),
