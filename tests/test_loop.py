@@ -38,6 +38,12 @@ def make_plain(rngs: nnx.Rngs) -> PlainMixture:
 run = partial(train, epochs=EPOCHS, batch_size=BATCH, learning_rate=1e-2)
 
 
+def order(seed: int, epoch: int, size: int = N) -> jax.Array:
+    """The order of the examples that is promised."""
+    shuffle_key = jax.random.split(jax.random.key(seed))[1]
+    return jax.random.permutation(jax.random.fold_in(shuffle_key, epoch), size)
+
+
 def reference(
     make_model: Callable[[nnx.Rngs], Any],
     objective: Any,
@@ -47,14 +53,12 @@ def reference(
     relaxation: Sequence[float] | None = None,
 ) -> list[np.ndarray]:
     """The same training as a Python loop over updates, one seed, nothing compiled but Flax."""
-    model_key, _ = jax.random.split(jax.random.key(seed))
-    random = np.random.default_rng(seed)
+    model_key = jax.random.split(jax.random.key(seed))[0]
     graph, params, rest = nnx.split(make_model(nnx.Rngs(model_key)), nnx.Param, ...)
     state = optimizer.init(params)
     for epoch in range(EPOCHS):
-        order = random.permutation(N)
         for batch in range(N // BATCH):
-            rows = order[batch * BATCH : (batch + 1) * BATCH]
+            rows = order(seed, epoch)[batch * BATCH : (batch + 1) * BATCH]
             x_batch = None if x is None else x[rows]
             more = {}
             if relaxation is not None:
@@ -340,6 +344,17 @@ def test_every_order_of_an_epoch_is_equally_likely(monkeypatch: pytest.MonkeyPat
     assert ((counts - expected) ** 2 / expected).sum() < 49.7  # chance 0.001 for 23 degrees
 
 
+@pytest.mark.parametrize("size", [1, 2, 7, 1625, 1700, 70_000])
+def test_an_order_is_that_of_jax(size: int) -> None:
+    """Up to 1,625 examples JAX sorts once, from there on twice; one example it leaves alone."""
+    orders = trainer.Orders(np.array([3, 8]), size)
+    epoch = 2 * orders.epochs + 1  # epochs may be skipped
+    orders.move_to(epoch)
+    for index, seed in enumerate((3, 8)):
+        got = orders.rows[index, epoch - orders.first]
+        np.testing.assert_array_equal(got, order(seed, epoch, size))
+
+
 def test_orders_do_not_depend_on_how_many_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
     many = run(make_network, nll, X, Y, seeds=(3,))
     monkeypatch.setattr(trainer.Orders, "CAPACITY", 1)
@@ -504,8 +519,8 @@ def test_a_run_that_fails_is_told_from_those_that_do_not() -> None:
                  learning_rate=[1e-3, 1e38], record_at=[0, 12], on_nonfinite="record")  # fmt: skip
     model = make_plain(nnx.Rngs(jax.random.split(jax.random.key(2))[0]))
     graph, params = nnx.split(model)
-    order = np.random.default_rng(2).permutation(N)
-    gradient = jax.grad(lambda p: nll(nnx.merge(graph, p)(), Y[order[:BATCH]]).mean())(params)
+    rows = order(2, 0)[:BATCH]
+    gradient = jax.grad(lambda p: nll(nnx.merge(graph, p)(), Y[rows]).mean())(params)
     after = optax.apply_updates(params, jax.tree.map(lambda g: -1e38 * g, gradient))
     finite = {k: bool(jnp.isfinite(v[...]).all()) for k, v in after.items()}
     (failure,) = result.failures
@@ -537,9 +552,8 @@ def test_state_besides_parameters_is_carried_as_in_a_python_loop() -> None:
     for index, seed in enumerate((3, 4)):
         model = Stateful(nnx.Rngs(jax.random.split(jax.random.key(seed))[0]))
         model.train()
-        random = np.random.default_rng(seed)
         optimizer = nnx.Optimizer(model, optax.adam(1e-2), wrt=nnx.Param)
-        for rows in (b for _ in range(EPOCHS) for b in random.permutation(N)[:18].reshape(3, 6)):
+        for rows in (b for epoch in range(EPOCHS) for b in order(seed, epoch)[:18].reshape(3, 6)):
             gradient = nnx.grad(lambda m, rows=rows: nll(m(X[rows]), Y[rows]).mean())(model)
             optimizer.update(model, gradient)
         trained = result.model(index)

@@ -25,12 +25,15 @@ __all__ = [
     "check_shapes",
     "evaluate",
     "initialise",
+    "run_keys",
 ]
 
 Optimizer = Callable[..., optax.GradientTransformation]
 Params = Any
 _EVALUATION_BATCH = 1024
 """Examples whose metrics are computed at once, a bound on the memory."""
+_NO_EPOCH = 2**32 - 1
+"""What is folded into the shuffling key, in place of an epoch, for what the optimizer draws."""
 
 
 class Network(NamedTuple):
@@ -125,6 +128,19 @@ class Window(NamedTuple):
     """Updates between two looks at whether everything is finite."""
 
 
+def run_keys(seed: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The keys of a run: for the model's random streams, and for the orders and the optimizer.
+
+    Args:
+        seed: of the run.
+
+    Returns:
+        Two JAX random keys.
+    """
+    model_key, key = jax.random.split(jax.random.key(seed))
+    return model_key, key
+
+
 def initialise(
     make_model: Callable[[nnx.Rngs], Any] | None,
     program: Program,
@@ -148,7 +164,7 @@ def initialise(
     """
 
     def one(seed: jax.Array, rate: jax.Array) -> State:
-        model_key, key = jax.random.split(jax.random.key(seed))
+        model_key, key = run_keys(seed)
         if make_model is not None:
             params, rest = split(make_model(nnx.Rngs(model_key)))[1:]
         else:
@@ -208,7 +224,8 @@ def advance(
             return mean_loss(params)[0]
 
         (loss, rest), gradient = jax.value_and_grad(mean_loss, has_aux=True)(s.params)
-        transformation = program.transformation(rate, s.rest, x, jax.random.fold_in(s.key, step))
+        key = jax.random.fold_in(jax.random.fold_in(s.key, _NO_EPOCH), step)
+        transformation = program.transformation(rate, s.rest, x, key)
         change, optimizer = transformation.update(
             gradient,
             s.optimizer,
