@@ -231,6 +231,11 @@ class _RawMetric:
     targets: Affine
 
     def __call__(self, mixture: GaussianMixture, y: jax.Array) -> jax.Array:
+        if not isinstance(mixture, GaussianMixture):
+            raise ValueError(
+                "standardize must be False for a model that returns something other than a "
+                f"GaussianMixture, got {type(mixture).__name__}"
+            )
         shift, scale = np.array(self.targets.shift), np.array(self.targets.scale)
         return self.metric(mixture.affine(shift, scale), shift + scale * y)
 

@@ -468,6 +468,29 @@ def test_arguments_of_the_wrong_kind_say_what_is_wanted(change: Any, message: st
         run(X, Y, **change)
 
 
+def test_a_second_head_trains_on_raw_targets_only() -> None:
+    class Two(nnx.Module):
+        def __init__(self, rngs: nnx.Rngs) -> None:
+            self.mixture = MixtureDensityNetwork(3, 2, 1, hidden=(), rngs=rngs)
+            self.flag = nnx.Linear(3, 1, rngs=rngs)
+
+        def __call__(self, x: jax.Array) -> Any:
+            return self.mixture(x), self.flag(x)
+
+    def loss(out: Any, y: jax.Array) -> jax.Array:
+        cross_entropy = optax.sigmoid_binary_cross_entropy(out[1], y[..., 1:])[..., 0]
+        return nll(out[0], y[..., :1]) + cross_entropy
+
+    x = (X - 3.0) / 2.0
+    y = np.stack([x[:, 0], x[:, 1] > 0], axis=1)
+    options: dict[str, Any] = {"epochs": 30, "batch_size": 10, "metrics": {"total": loss}}
+    options["optimizer"] = optax.adam(1e-2)
+    with pytest.raises(ValueError, match="standardize must be False for a model that returns"):
+        fit(Two, loss, x, y, **options)
+    total = fit(Two, loss, x, y, standardize=False, **options).metrics["total"][0]
+    assert total[-1] < total[0] - 0.3
+
+
 def test_missing_targets_are_named_and_can_be_masked() -> None:
     missing = Y.copy()
     missing[::4, 1] = np.nan
