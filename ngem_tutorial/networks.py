@@ -45,7 +45,8 @@ class MixtureDensityNetwork(nnx.Module):
         trunks: 1, one perceptron for everything, or 2, one for the logits and one for the
             Gaussians.
         scale: what makes the scales positive, `"softplus"` or `"exp"`.
-        min_scale: floor of the scales, in the units of the targets. It bounds the likelihood.
+        min_scale: floor of the scales. It bounds the likelihood. It and the next two are in the
+            units of the targets that the network sees: those are standardised by `fit`.
         initial_means: bias of the means' layer, shape `(K, D)`, where the means start up to the
             random last layer; zeros if not given. See `choose_initial_means`.
         initial_scale: where the scales start, likewise, a number or shape `(D,)` or `(K, D)`.

@@ -183,7 +183,8 @@ def test_any_optax_transformation_trains_as_in_a_loop_of_its_own(optimizer: Any)
     x = (X - X.mean(0)) / X.std(0)
     y = jnp.asarray((Y - Y.mean(0)) / Y.std(0), jnp.float32)
     graph, params = nnx.split(make_network(nnx.Rngs(jax.random.split(jax.random.key(5))[0])))
-    state, random = optimizer.init(params), np.random.default_rng(5)
+    state, key = optimizer.init(params), jax.random.split(jax.random.key(5))[1]
+    orders = [jax.random.permutation(jax.random.fold_in(key, epoch), N) for epoch in range(3)]
 
     @jax.jit
     def step(params: Any, state: Any, rows: jax.Array) -> tuple[Any, Any]:
@@ -192,7 +193,7 @@ def test_any_optax_transformation_trains_as_in_a_loop_of_its_own(optimizer: Any)
         change, state = optimizer.update(jax.grad(loss)(params), state, params)
         return optax.apply_updates(params, change), state
 
-    for rows in (b for _ in range(3) for b in random.permutation(N).reshape(4, 10)):
+    for rows in (b for order in orders for b in order.reshape(4, 10)):
         params, state = step(params, state, rows)
     trained = nnx.state(result.model().network, nnx.Param)
     for a, b in zip(jax.tree.leaves(trained), jax.tree.leaves(params), strict=True):
