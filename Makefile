@@ -55,7 +55,6 @@ lint: env ## check style, formatting, types, docstrings and the layers of the pa
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
-	@$(VENV)/bin/pydoclint ngem_tutorial tools
 	@$(VENV)/bin/lint-imports --no-logo --no-cache
 
 serve: book ## show the book at http://localhost:8000 (PORT=... for another port)

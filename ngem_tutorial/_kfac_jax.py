@@ -84,8 +84,8 @@ def evaluate_equation(equation: Any, values: list[Any]) -> list[Any]:
 def without_deprecations() -> Iterator[None]:
     """Pass over kfac-jax's use of deprecated parts of JAX while it traces.
 
-    Returns:
-        A context manager.
+    Yields:
+        Nothing.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="kfac_jax")

@@ -20,8 +20,8 @@ _QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
 def quiet() -> Iterator[None]:
     """Show no progress bars of `fit` and `train` within: for a caller with a bar of its own.
 
-    Returns:
-        A context manager.
+    Yields:
+        Nothing.
     """
     token = _QUIET.set(True)
     try:
