@@ -12,6 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+TOOLS = Path(__file__).resolve().parents[1] / "tools"
 MNIST = ["train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"]
 
 
@@ -34,6 +35,7 @@ def run(project: Path, *more: str, **environment: str) -> subprocess.CompletedPr
     }
     options = ["tests", "book", "--nbval-lax", "--nbval-current-env", "-q", "--rootdir=."]
     options += ["-p", "no:hypothesispytest", "-p", "no:jaxtyping"]  # slow to import
+    options += ["-o", f"pythonpath={TOOLS}"]  # conftest.py takes the check of shapes from there
     return subprocess.run(
         [sys.executable, "-m", "pytest", *options, "-W", "ignore", *more],
         cwd=project,
