@@ -119,7 +119,7 @@ def test_stored_runs_come_back_as_mixtures(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(inverse_mnist, "mnist", lambda split: digits)
     config = dataclasses.replace(DIGITS, keep_images=True, methods=("damped nGEM", "NLL"))
     parts = {unit.name: unit.run() for unit in inverse_mnist.units(config)}
-    assert list(parts) == ["nGEM-seed=1", "NLL-seed=1", "nGEM-seed=2", "NLL-seed=2"]
+    assert list(parts) == ["damped-nGEM-seed=1", "NLL-seed=1", "damped-nGEM-seed=2", "NLL-seed=2"]
     tables = {
         name: pd.concat([part[name] for part in parts.values()], ignore_index=True)
         for name in ("curves", "final", "components", "images")
