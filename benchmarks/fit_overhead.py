@@ -103,12 +103,16 @@ def rows_of_updates(config: Config, seed: int) -> np.ndarray:
     Returns:
         Shape `(updates, batch size)`.
     """
-    random, per_epoch = np.random.default_rng(seed), config.size // config.batch_size
+    key, per_epoch = jax.random.split(jax.random.key(seed))[1], config.size // config.batch_size
     orders = [
-        random.permutation(config.size)[: per_epoch * config.batch_size]
-        for _ in range(epochs(config))
+        jax.random.permutation(jax.random.fold_in(key, epoch), config.size)
+        for epoch in range(epochs(config))
     ]
-    return np.concatenate(orders).reshape(-1, config.batch_size)[: config.updates].astype(np.int32)
+    return (
+        np.stack(orders)[:, : per_epoch * config.batch_size]
+        .reshape(-1, config.batch_size)[: config.updates]
+        .astype(np.int32)
+    )
 
 
 def epochs(config: Config) -> int:

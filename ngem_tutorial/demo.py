@@ -100,7 +100,8 @@ def _summary(curves: pd.DataFrame) -> Table:
     """The comparison as a table for the terminal."""
     table = Table(title="At the end of training, mean and standard deviation over seeds")
     for column in ("task", "method", "negative log-likelihood", "entropy of the weights", "seeds"):
-        table.add_column(column, justify="left" if column in ("task", "method") else "right")
+        text = column in ("task", "method")
+        table.add_column(column, justify="left" if text else "right", no_wrap=text)
     for (task, method), runs in curves.groupby(["task", "method"], sort=False):
         last = runs[runs["update"] == runs["update"].max()]
         table.add_row(

@@ -3,6 +3,8 @@ skipped, and a limit on memory."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import importlib
 import json
@@ -53,6 +55,7 @@ DATA: dict[str, list[tuple[str, ...]]] = {
 NO_SKIPS = os.environ.get("NGEM_NO_SKIPS") == "1"
 MEMORY = 3.0  # GB that a process of the tests may take
 PEAK_UNIT = 1e-9 if sys.platform == "darwin" else 1.024e-6  # GB; macOS counts bytes, Linux KiB
+KEPT = {"after": 0.0}  # GB that this process had when it last gave back memory
 PEAKS: dict[str, float] = {}  # GB that each process took
 
 
@@ -75,15 +78,25 @@ def resident() -> float:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def fresh_memory() -> Iterator[None]:
-    """Give back what a test file leaves behind: figures and, once they are many, programs."""
+def closed_figures() -> Iterator[None]:
+    """Close the figures that a test file leaves behind."""
     yield
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
-    if resident() > MEMORY / 2:
-        if "jax" in sys.modules:
-            sys.modules["jax"].clear_caches()
-        gc.collect()
+
+
+def pytest_runtest_teardown() -> None:
+    """Give back compiled programs once they are many, and again when as many have come."""
+    if resident() < max(MEMORY / 2, KEPT["after"] + MEMORY / 8):
+        return
+    if "ngem_tutorial._training.compilation" in sys.modules:
+        sys.modules["ngem_tutorial._training.compilation"].clear()
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # glibc keeps freed memory otherwise
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    KEPT["after"] = resident()
 
 
 def missing(data: str) -> str | None:

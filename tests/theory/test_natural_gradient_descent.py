@@ -458,5 +458,5 @@ def test_fisher_circles_have_the_right_shape() -> None:
         length = 0.5 * (away**2) @ np.array([1, 2]) / scale**2
         np.testing.assert_allclose(length, 0.01, rtol=1e-6)
     assert figure.axes[0].lines[0].get_color() == style.PALETTE["NLL"]
-    assert figure.axes[1].lines[0].get_color() == style.PALETTE["nGEM"]
+    assert figure.axes[1].lines[0].get_color() == style.PALETTE["damped nGEM"]
     plt.close(figure)
