@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from jax import Array
 from jax.typing import ArrayLike
 
-__all__ = ["Array", "ArrayLike", "Float", "Int", "Num"]
+__all__ = ["Array", "ArrayLike", "Float", "Float32", "Int", "Int32", "Num", "Shaped"]
 
 if TYPE_CHECKING or os.environ.get("NGEM_CHECK_SHAPES") == "1":
-    from jaxtyping import Float, Int, Num
+    from jaxtyping import Float, Float32, Int, Int32, Num, Shaped
 else:
 
     class _Unchecked:
@@ -25,4 +25,4 @@ else:
         def __class_getitem__(cls, item: tuple[Any, str]) -> Any:
             return item[0]
 
-    Float = Int = Num = _Unchecked
+    Float = Float32 = Int = Int32 = Num = Shaped = _Unchecked

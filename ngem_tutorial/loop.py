@@ -15,7 +15,6 @@ import jax
 import numpy as np
 import optax
 from flax import nnx
-from jax.typing import ArrayLike
 
 from ngem_tutorial._checks import check_choice
 from ngem_tutorial._training import arguments as checks
@@ -23,6 +22,7 @@ from ngem_tutorial._training.data import make_data
 from ngem_tutorial._training.program import Optimizer
 from ngem_tutorial._training.progress import progress_bar, quiet
 from ngem_tutorial._training.trainer import Failure, Settings, Trainer
+from ngem_tutorial._typing import ArrayLike, Float, Int
 from ngem_tutorial.methods import Method
 from ngem_tutorial.objectives import Objective, nll
 
@@ -70,14 +70,14 @@ class Run:
         compile_seconds: wall time of the compilation, near zero if it was done before.
     """
 
-    seeds: np.ndarray
-    updates: np.ndarray
-    loss: np.ndarray
-    metrics: dict[str, np.ndarray]
-    validation: dict[str, np.ndarray]
+    seeds: Int[np.ndarray, " S"]
+    updates: Int[np.ndarray, " R"]
+    loss: Float[np.ndarray, "S R"]
+    metrics: dict[str, Float[np.ndarray, "S R"]]
+    validation: dict[str, Float[np.ndarray, "S R"]]
     probes: dict[str, Any]
     failures: tuple[Failure, ...]
-    best_update: np.ndarray
+    best_update: Int[np.ndarray, " S"]
     seconds: float
     compile_seconds: float
     _graph: Any = dataclasses.field(repr=False)

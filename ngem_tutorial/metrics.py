@@ -7,9 +7,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import stats  # type: ignore[import-untyped]  # JAX depends on it
 
+from ngem_tutorial._typing import Array, ArrayLike, Float, Shaped
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.objectives import nll
 
@@ -32,7 +33,7 @@ __all__ = [
 ]
 
 
-def weight_entropy(mixture: GaussianMixture, y: ArrayLike) -> jax.Array:
+def weight_entropy(mixture: GaussianMixture, y: ArrayLike) -> Float[Array, "*batch"]:
     """Entropy of the mixture weights, in the call of an objective; the target is not used.
 
     Args:
@@ -252,7 +253,7 @@ def median_interval(values: ArrayLike, confidence: float = 0.95) -> MedianInterv
 # -------------------------------------------------------------------------- scores of predictions
 
 
-def squared_error(mixture: GaussianMixture, y: jax.typing.ArrayLike) -> jax.Array:
+def squared_error(mixture: GaussianMixture, y: ArrayLike) -> Float[Array, "*batch"]:
     """Squared distance of the mixture's mean from the target, in the call of an objective.
 
     Args:
@@ -265,7 +266,7 @@ def squared_error(mixture: GaussianMixture, y: jax.typing.ArrayLike) -> jax.Arra
     return jnp.sum((mixture.mean - y) ** 2, axis=-1)
 
 
-def least_squared_error(mixture: GaussianMixture, y: jax.typing.ArrayLike) -> jax.Array:
+def least_squared_error(mixture: GaussianMixture, y: ArrayLike) -> Float[Array, "*batch"]:
     """Squared distance of the nearest component's mean, chosen example by example.
 
     Args:
@@ -278,7 +279,7 @@ def least_squared_error(mixture: GaussianMixture, y: jax.typing.ArrayLike) -> ja
     return jnp.min(_component_errors(mixture, y), axis=-1)
 
 
-def regression_scores(mixture: GaussianMixture, y: jax.typing.ArrayLike) -> dict[str, jax.Array]:
+def regression_scores(mixture: GaussianMixture, y: ArrayLike) -> dict[str, Float[Array, ""]]:
     """Judge predictions: one number for all examples.
 
     The paper's RMSE of a mixture is the minimum over the components of the RMSE between their
@@ -304,7 +305,7 @@ def regression_scores(mixture: GaussianMixture, y: jax.typing.ArrayLike) -> dict
     }
 
 
-def _component_errors(mixture: GaussianMixture, y: jax.typing.ArrayLike) -> jax.Array:
+def _component_errors(mixture: GaussianMixture, y: ArrayLike) -> Float[Array, "*batch K"]:
     """Squared errors of the components' means, shape `(..., K)`."""
     return jnp.sum((mixture.means - jnp.asarray(y)[..., None, :]) ** 2, axis=-1)
 
@@ -314,7 +315,7 @@ def _component_errors(mixture: GaussianMixture, y: jax.typing.ArrayLike) -> jax.
 
 def collapse(
     truth: GaussianMixture, mixture: GaussianMixture, share: float
-) -> dict[str, jax.Array]:
+) -> dict[str, Shaped[Array, "*batch"]]:
     """Compare a learned mixture with the generator, without asking which component is which.
 
     Args:
@@ -334,7 +335,9 @@ def collapse(
     }
 
 
-def mode_errors(truth: GaussianMixture, mixture: GaussianMixture) -> dict[str, jax.Array]:
+def mode_errors(
+    truth: GaussianMixture, mixture: GaussianMixture
+) -> dict[str, Float[Array, " runs"]]:
     """Compare learned mixtures with the truth mode by mode: numbers for each run.
 
     Each component counts for the mode of the truth whose mean is nearest to its own in the truth's

@@ -10,12 +10,12 @@ import jax
 import numpy as np
 import optax
 from flax import nnx
-from jax.typing import ArrayLike
 
 from ngem_tutorial import loop
 from ngem_tutorial._training.arguments import check_evaluation, check_functions
 from ngem_tutorial._training.data import Data, make_data
 from ngem_tutorial._training.scaling import ScaleWarning, Scaling, warn_of_scales
+from ngem_tutorial._typing import ArrayLike, Float, Int
 from ngem_tutorial.loop import Failure, Interrupted, NonFiniteError, Run
 from ngem_tutorial.methods import Method
 from ngem_tutorial.mixtures import GaussianMixture
@@ -45,13 +45,13 @@ class Fit:
         compile_seconds: wall time of the compilation, near zero if it was done before.
     """
 
-    seeds: np.ndarray
-    updates: np.ndarray
-    loss: np.ndarray
-    metrics: dict[str, np.ndarray]
-    validation: dict[str, np.ndarray]
-    best_update: np.ndarray
-    best: np.ndarray
+    seeds: Int[np.ndarray, " S"]
+    updates: Int[np.ndarray, " R"]
+    loss: Float[np.ndarray, "S R"]
+    metrics: dict[str, Float[np.ndarray, "S R"]]
+    validation: dict[str, Float[np.ndarray, "S R"]]
+    best_update: Int[np.ndarray, " S"]
+    best: Float[np.ndarray, " S"]
     scaling: Scaling | None
     seconds: float
     compile_seconds: float

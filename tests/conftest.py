@@ -68,13 +68,17 @@ def x64() -> Iterator[None]:
         yield
 
 
-def resident() -> float:
-    """Return how many GB this process has now; where that is not told, the most it has had."""
+def memory(field: str) -> float:
+    """Return how many GB this process has, `VmRSS`, or has had, `VmHWM`.
+
+    Not all systems tell; then it is the most that it has had. `getrusage` alone will not do: a
+    process that was started by a large one counts that one's memory as its own.
+    """
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        status = Path("/proc/self/status").read_text()
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * PEAK_UNIT
-    return pages * resource.getpagesize() / 1e9
+    return int(status.split(f"{field}:")[1].split()[0]) * 1.024e-6
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -87,7 +91,7 @@ def closed_figures() -> Iterator[None]:
 
 def pytest_runtest_teardown() -> None:
     """Give back compiled programs once they are many, and again when as many have come."""
-    if resident() < max(MEMORY / 2, KEPT["after"] + MEMORY / 8):
+    if memory("VmRSS") < max(MEMORY / 2, KEPT["after"] + MEMORY / 8):
         return
     if "ngem_tutorial._training.compilation" in sys.modules:
         sys.modules["ngem_tutorial._training.compilation"].clear()
@@ -96,7 +100,7 @@ def pytest_runtest_teardown() -> None:
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # glibc keeps freed memory otherwise
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-    KEPT["after"] = resident()
+    KEPT["after"] = memory("VmRSS")
 
 
 def missing(data: str) -> str | None:
@@ -140,7 +144,7 @@ def pytest_testnodedown(node: Any) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     name = getattr(session.config, "workerinput", {}).get("workerid", "pytest")
-    PEAKS[name] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * PEAK_UNIT
+    PEAKS[name] = memory("VmHWM")
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["peaks"] = PEAKS
     elif session.exitstatus == pytest.ExitCode.OK and (

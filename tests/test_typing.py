@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
+import typing
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
 
-from ngem_tutorial import fisher, objectives
+from ngem_tutorial import fisher, networks, objectives, training
+from ngem_tutorial.datasets import images, synthetic
 from ngem_tutorial.mixtures import GaussianMixture
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,6 +42,36 @@ def test_a_result_of_another_shape_is_caught() -> None:
     mixture = GaussianMixture.tree_unflatten(None, leaves)
     with pytest.raises(jaxtyping.TypeCheckError, match="log_weights"):
         mixture.log_prob([0.0])
+
+
+def test_the_records_of_a_training_have_their_shapes() -> None:
+    """Two runs of three recorded points: a curve that lost its runs would broadcast in a plot."""
+    fitted = training.fit(
+        lambda rngs: networks.MixtureDensityNetwork(1, 2, 1, hidden=(4,), rngs=rngs),
+        objectives.nll, np.ones((8, 1)), np.arange(8.0)[:, None],
+        epochs=2, batch_size=4, seeds=(0, 1), record_at=(0, 1, 2), validation=0.5,
+    )  # fmt: skip
+    for field, wrong in (("loss", fitted.loss[0]), ("validation", {"nll": fitted.loss.T})):
+        with pytest.raises(jaxtyping.TypeCheckError, match=field):
+            dataclasses.replace(fitted, **{field: wrong})
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        synthetic.two_gaussians(jax.random.key(0)),
+        synthetic.two_sinusoids(jax.random.key(0)),
+        synthetic.junction(jax.random.key(0)),
+        images.digits(),
+    ],
+)
+def test_the_arrays_of_a_data_set_are_as_annotated(sample: Any) -> None:
+    hints = typing.get_type_hints(type(sample))
+    shaped = {name: hint for name, hint in hints.items() if "jaxtyping" in repr(hint)}
+    assert shaped
+    with jaxtyping.jaxtyped("context"):
+        for name, hint in shaped.items():
+            assert isinstance(getattr(sample, name), hint), name
 
 
 def test_the_packages_own_errors_come_first() -> None:

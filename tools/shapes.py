@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -33,5 +34,5 @@ def check(function: Callable[..., Any]) -> Callable[..., Any]:
 def _origin(hint: Any) -> str:
     """Where an annotation is from; text is taken for what it names."""
     if isinstance(hint, str):
-        return "jaxtyping" if hint.startswith(("Float[", "Int[", "Num[")) else ""
+        return "jaxtyping" if re.search(r"\b(Float|Int|Num|Shaped)(32)?\[", hint) else ""
     return f"{type(hint).__module__} {getattr(hint, '__module__', '')} {hint!r}"

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ngem_tutorial._files import cache_dir, require, write_atomically
+from ngem_tutorial._typing import Float32, Int32
 from ngem_tutorial.datasets._errors import DatasetError
 
 __all__ = ["LabelledImages", "digits", "mnist"]
@@ -31,8 +32,8 @@ class LabelledImages(NamedTuple):
         labels: `(N,)` int32, 0 to 9.
     """
 
-    images: NDArray[np.float32]
-    labels: NDArray[np.int32]
+    images: Float32[np.ndarray, "N P"]
+    labels: Int32[np.ndarray, " N"]
 
 
 class _IdxFile(NamedTuple):

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from ngem_tutorial._typing import Array, Float
 from ngem_tutorial.mixtures import GaussianMixture
 
 __all__ = ["ConditionalSample", "Sample", "junction", "two_gaussians", "two_sinusoids"]
@@ -27,7 +28,7 @@ class Sample(NamedTuple):
         truth: the mixture of the generator, logits `(K,)`, means and scales `(K, D)`.
     """
 
-    y: jax.Array
+    y: Float[Array, "N D"]
     truth: GaussianMixture
 
 
@@ -41,8 +42,8 @@ class ConditionalSample(NamedTuple):
             scales `(..., K, D)`.
     """
 
-    x: jax.Array
-    y: jax.Array
+    x: Float[Array, "N C"]
+    y: Float[Array, "N D"]
     truth: Callable[[jax.Array], GaussianMixture]
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ngem_tutorial._files import cache_dir, require, write_atomically
+from ngem_tutorial._typing import Float32
 from ngem_tutorial.datasets._errors import DatasetError
 
 __all__ = ["NUM_SPLITS", "SCALINGS", "UCI", "Regression", "Scaled", "rescale", "uci_split"]
@@ -36,10 +37,10 @@ class Regression(NamedTuple):
         y_test: targets, shape `(M, 1)`.
     """
 
-    x_train: NDArray[np.float32]
-    y_train: NDArray[np.float32]
-    x_test: NDArray[np.float32]
-    y_test: NDArray[np.float32]
+    x_train: Float32[np.ndarray, "N F"]
+    y_train: Float32[np.ndarray, "N 1"]
+    x_test: Float32[np.ndarray, "M F"]
+    y_test: Float32[np.ndarray, "M 1"]
 
 
 class _Table(NamedTuple):
