@@ -222,7 +222,7 @@ def train(
         judged["validation"] = checks.check_evaluation("validation", validation, data)
     check_choice("on_nonfinite", on_nonfinite, ("raise", "record"))
     patience = checks.check_patience(patience, validation, settings.metrics)
-    history = _History(Trainer(settings, data, judged), settings, patience)
+    history = _History(Trainer(settings, data, judged, points[-1]), settings, patience)
     with progress_bar(progress, label, points[-1]) as advance_bar:
         try:
             for point in points:

@@ -334,7 +334,7 @@ def test_a_run_that_is_not_there_is_refused() -> None:
 
 def test_every_order_of_an_epoch_is_equally_likely(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chi-squared over the 24 orders of four examples, seeds and epochs pooled."""
-    orders = trainer.Orders(np.arange(6), 4)
+    orders = trainer.Orders(np.arange(6), 4, 1000)
     orders.move_to(0)
     drawn = np.asarray(orders.rows[:, :1000]).reshape(-1, 4)
     assert (np.sort(drawn, axis=1) == np.arange(4)).all()
@@ -344,10 +344,14 @@ def test_every_order_of_an_epoch_is_equally_likely(monkeypatch: pytest.MonkeyPat
     assert ((counts - expected) ** 2 / expected).sum() < 49.7  # chance 0.001 for 23 degrees
 
 
+@pytest.mark.parametrize("prepared", [False, True])
 @pytest.mark.parametrize("size", [1, 2, 7, 1625, 1700, 70_000])
-def test_an_order_is_that_of_jax(size: int) -> None:
+def test_an_order_is_that_of_jax(size: int, prepared: bool) -> None:
     """Up to 1,625 examples JAX sorts once, from there on twice; one example it leaves alone."""
-    orders = trainer.Orders(np.array([3, 8]), size)
+    orders = trainer.Orders(np.array([3, 8]), size, 10**6)
+    if prepared:  # while the device works
+        orders.move_to(orders.epochs)
+        orders.prepare()
     epoch = 2 * orders.epochs + 1  # epochs may be skipped
     orders.move_to(epoch)
     for index, seed in enumerate((3, 8)):

@@ -66,16 +66,16 @@ class Orders:
 
     In epoch `e` it is `jax.random.permutation(fold_in(key, e), N)` with the seed's shuffling key.
     JAX sorts by random numbers for it; in the compiled program, on a CPU, that took a seventh of
-    the time of a training. Here NumPy sorts, on the host, some epochs at a time. The epochs must be
-    asked for in order.
+    the time of a training. Here NumPy sorts, on the host, some epochs at a time, and those that
+    come next while the program computes. The epochs must be asked for in order.
     """
 
     CAPACITY = 2**17
     """Rows that are held at once, for all seeds together; one epoch at least."""
 
-    def __init__(self, seeds: np.ndarray, size: int) -> None:
+    def __init__(self, seeds: np.ndarray, size: int, num_epochs: int) -> None:
         self._keys = jax.vmap(lambda seed: run_keys(seed)[1])(jnp.asarray(seeds))
-        self._size = size
+        self._size, self._num_epochs = size, num_epochs
         # As JAX: so often that two examples hardly share all of their random numbers.
         self._rounds = math.ceil(3.0 * math.log(max(1, size)) / math.log(2**32 - 1))
         self.epochs = max(1, self.CAPACITY // (size * len(seeds)))
@@ -84,14 +84,30 @@ class Orders:
         """The first of them."""
         self.rows = jnp.zeros((len(seeds), self.epochs, size), jnp.int32)
         """Shape `(S, epochs, N)`."""
+        self._bits: tuple[int, jax.Array] | None = None
+        self._next: tuple[int, np.ndarray] | None = None
 
     def move_to(self, epoch: int) -> None:
         """Hold an epoch, the same or a later one than before."""
         if epoch >= self.first + self.epochs:
             self.first += self.epochs * ((epoch - self.first) // self.epochs)
-            epochs = self.first + jnp.arange(self.epochs)
-            bits = np.asarray(_random_bits(self._keys, epochs, self._rounds, self._size))
-            self.rows = jnp.asarray(_sorted_by(bits))
+            if self._next is None or self._next[0] != self.first:
+                self._next = self.first, _sorted_by(np.asarray(self._draw(self.first)))
+            self.rows, self._next = jnp.asarray(self._next[1]), None
+            after = self.first + self.epochs
+            if after < self._num_epochs:
+                # Asked of the device before the updates are: it works in that order.
+                self._bits = after, self._draw(after)
+
+    def prepare(self) -> None:
+        """Sort what comes after the epochs that are held; to be called while the device works."""
+        if self._bits is not None:
+            after, bits = self._bits
+            self._next, self._bits = (after, _sorted_by(np.asarray(bits))), None
+
+    def _draw(self, first: int) -> jax.Array:
+        epochs = first + jnp.arange(self.epochs)
+        return _random_bits(self._keys, epochs, self._rounds, self._size)
 
 
 @partial(jax.jit, static_argnums=(2, 3))
@@ -129,9 +145,12 @@ class Trainer:
         settings: checked arguments.
         data: for the updates.
         judged: for the metrics, by name.
+        num_updates: number of updates that will be asked for.
     """
 
-    def __init__(self, settings: Settings, data: Data, judged: Mapping[str, Data]) -> None:
+    def __init__(
+        self, settings: Settings, data: Data, judged: Mapping[str, Data], num_updates: int
+    ) -> None:
         network = Network.of(settings.make_model)
         program = Program(
             network.training,
@@ -145,7 +164,8 @@ class Trainer:
         self._seeds = settings.seeds
         self._names = _names(network.params)
         self._batches = data.size // settings.batch_size
-        self._orders = Orders(settings.seeds, data.size)
+        num_epochs = -(-num_updates // self._batches)
+        self._orders = Orders(settings.seeds, data.size, num_epochs)
         self._rates = jnp.asarray(settings.rates)
         self._data = data.to_device()
         self._judged = {
@@ -202,6 +222,7 @@ class Trainer:
     def _step(self, stop: int) -> None:
         """One call of the program; if a run fails in it, a second one to see where."""
         state = self._advance(*self._arguments(stop))
+        self._orders.prepare()
         failed = np.asarray(state.failed_at) >= 0
         if failed.sum() > len(self.failures):
             # Looked at after each update, it costs 3 %, and so only here.
