@@ -91,7 +91,7 @@ def closed_figures() -> Iterator[None]:
 
 def pytest_runtest_teardown() -> None:
     """Give back compiled programs once they are many, and again when as many have come."""
-    if memory("VmRSS") < max(MEMORY / 2, KEPT["after"] + MEMORY / 8):
+    if memory("VmRSS") < max(MEMORY / 3, KEPT["after"] + MEMORY / 8):
         return
     if "ngem_tutorial._training.compilation" in sys.modules:
         sys.modules["ngem_tutorial._training.compilation"].clear()

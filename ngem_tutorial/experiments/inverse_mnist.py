@@ -241,10 +241,7 @@ def _run_unit(config: Config, method: str) -> dict[str, pd.DataFrame]:
     result = train(config, method, mnist("train"))
     curves = table(method, result)
     final = curves.iloc[[-1]].drop(columns=["update", "loss"])
-    images, labels = mnist("test")
-    model = nnx.jit(result.model())
-    test_nll = float(jnp.mean(nll(model(labels), images)))
-    final = final.assign(test_nll=test_nll).reset_index(drop=True)
+    final = final.assign(test_nll=_test_nll(result.model())).reset_index(drop=True)
     tables = {"curves": curves, "final": final}
     classes = jax.tree.map(lambda leaf: leaf[0, -1], result.probes["mixture"])
     rows = _components(classes)
@@ -254,6 +251,17 @@ def _run_unit(config: Config, method: str) -> dict[str, pd.DataFrame]:
     if config.keep_images:
         tables["images"] = rows.drop(columns="weight")
     return tables
+
+
+@nnx.jit
+def _losses(model: LabelConditioned, labels: jax.Array, images: jax.Array) -> jax.Array:
+    """The NLL of each image, a thousand at a time: a mixture for each takes its memory."""
+    return jax.lax.map(lambda pair: nll(model(pair[0]), pair[1]), (labels, images), batch_size=1000)
+
+
+def _test_nll(model: LabelConditioned) -> float:
+    images, labels = mnist("test")
+    return float(jnp.mean(_losses(model, labels, images)))
 
 
 def _components(classes: GaussianMixture) -> pd.DataFrame:
