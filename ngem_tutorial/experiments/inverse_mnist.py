@@ -261,7 +261,7 @@ def _losses(model: LabelConditioned, labels: jax.Array, images: jax.Array) -> ja
 
 def _test_nll(model: LabelConditioned) -> float:
     images, labels = mnist("test")
-    return float(jnp.mean(_losses(model, labels, images)))
+    return float(jnp.mean(_losses(model, jnp.asarray(labels), jnp.asarray(images))))
 
 
 def _components(classes: GaussianMixture) -> pd.DataFrame:
