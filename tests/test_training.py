@@ -146,6 +146,70 @@ def test_a_program_is_of_the_settings_of_jax(setting: str, value: Any) -> None:
     assert compilation.compiled(function, a, key=function).executable is first.executable
 
 
+VARIABLE = {"value": 0.0}
+
+
+class _Reads(MixtureDensityNetwork):
+    """A module that reads a variable."""
+
+    def __call__(self, x: Any) -> Any:
+        return super().__call__(x + VARIABLE["value"])
+
+
+class _Scaled:
+    """An objective with a factor that can be set."""
+
+    factor = 1.0
+
+    def loss(self, mixture: Any, y: Any) -> jax.Array:
+        return self.factor * nll(mixture, y)
+
+
+def _reads(mixture: Any, y: Any) -> jax.Array:
+    return nll(mixture, y) + VARIABLE["value"]
+
+
+@pytest.mark.parametrize(
+    ("model", "objective", "metric"),
+    [
+        (_Reads, nll, nll),
+        (MixtureDensityNetwork, _reads, nll),
+        (MixtureDensityNetwork, partial(_reads), nll),
+        (MixtureDensityNetwork, nll, _reads),
+    ],
+)
+def test_a_variable_that_a_function_reads_may_change(
+    model: Any, objective: Any, metric: Any
+) -> None:
+    def call() -> tuple[np.ndarray, np.ndarray]:
+        make = lambda rngs: model(3, 2, 2, hidden=(7,), rngs=rngs)  # noqa: E731
+        done = loop.train(
+            make, objective, X, Y, learning_rate=1e-3, epochs=1, batch_size=10,
+            metrics={"value": metric},
+        )  # fmt: skip
+        return done.loss[:, -1], done.metrics["value"]
+
+    before = call()
+    VARIABLE["value"] = 3.0
+    try:
+        after = call()
+    finally:
+        VARIABLE["value"] = 0.0
+    assert any(np.abs(a - b).max() > 1e-3 for a, b in zip(before, after, strict=True))
+    for a, b in zip(before, call(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_an_attribute_of_an_objective_may_change() -> None:
+    objective = _Scaled()
+
+    def call() -> float:
+        return float(fit(make_network, objective.loss, X, Y, epochs=1, batch_size=10).loss[0, -1])
+
+    first, objective.factor = call(), 2.0
+    assert call() > 1.5 * first > 0
+
+
 def test_programs_do_not_pile_up() -> None:
     compilation.clear()
     for i in range(70):
