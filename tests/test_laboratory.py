@@ -286,13 +286,13 @@ def test_pictures_hold_finite_numbers(node, query):
 
 
 def links() -> list[str]:
-    """The states that the page's three things to try set."""
+    """The states that the page's links set."""
     page = (BOOK / "laboratory.md").read_text(encoding="utf-8")
     return [html.unescape(query) for query in re.findall(r'href="\?([^"#]*)#lab-run"', page)]
 
 
 def test_what_the_page_says_happens(node):
-    weights, step, start = node(*(["train", query] for query in links()))
+    weights, step, start, unrelaxed = node(*(["train", query] for query in links()))
     ends = {run["objective"]: run["history"][-1] for run in weights["runs"]}
     for method, expected in {
         "NLL": (0.1, 0.9),
@@ -313,3 +313,6 @@ def test_what_the_page_says_happens(node):
     assert np.linalg.norm(np.array(plain["history"][-1]["means"][1]) - 8) < 0.1
     assert damped["history"][-1]["nll"] < truth
     np.testing.assert_allclose(damped["history"][-1]["weights"], 0.5, atol=0.01)
+
+    (damped,) = unrelaxed["runs"]
+    assert np.linalg.norm(np.array(damped["history"][-1]["means"][1]) - 8) < 0.1

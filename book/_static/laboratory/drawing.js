@@ -20,16 +20,18 @@ export const STYLES = {
 const MARGIN = { left: 34, right: 10, top: 8, bottom: 22 };
 const STRIP = 0.3; // part of a picture on a line that shows the path of the means
 
-/** An affine map of an interval to another. */
+/** An affine map of an interval to another; its inverse stays inside of the first. */
 function linear([a, b], [c, d]) {
-  return (x) => c + ((x - a) / (b - a)) * (d - c);
+  const map = (x) => c + ((x - a) / (b - a)) * (d - c);
+  map.inverse = (y) => Math.max(a, Math.min(b, a + ((y - c) / (d - c)) * (b - a)));
+  return map;
 }
 
 const round = (x) => Math.round(x * 100) / 100;
 const polyline = (pairs) => pairs.map(([x, y]) => `${round(x)},${round(y)}`).join(" ");
 
 /** A line of a method, in its colour and dashes. */
-function line(objective, pairs, width = 1.8) {
+function line(objective, pairs, width = 2) {
   const { colour, dash } = STYLES[objective];
   const dashes = dash && `stroke-dasharray="${dash.split(" ").map((x) => x * width)}"`;
   return `<polyline points="${polyline(pairs)}" fill="none" stroke="${colour}" stroke-width="${width}" ${dashes}/>`;
@@ -217,7 +219,10 @@ function clipped(id, { size }, markup) {
  * @param {Training} training
  * @param {number} width in pixels
  * @param {string} id of this picture, unique on the page
- * @returns {{size: {width: number, height: number}, background: string, foreground: (run: Run) => string}}
+ * @returns {{size: {width: number, height: number}, background: string,
+ *   foreground: (run: Run) => string, grips: (run: Run) => {spots: number[][],
+ *   place: (at: number[]) => number[]}}} `grips`: where the numbers of the components are at the
+ *   start, and which mean has its number at a position
  */
 export function picture(training, width, id) {
   const plane = training.truth.means[0].length === 2;
@@ -228,6 +233,10 @@ export function picture(training, width, id) {
     size: frame.size,
     background: axes(frame) + clipped(`${id}-back`, frame, background),
     foreground: (run) => clipped(`${id}-front`, frame, foreground(training, run, frame)),
+    grips: ({ mixture }) => ({
+      spots: mixture.means.map(([m, n]) => [frame.x(m), plane ? frame.y(n) : frame.time(0) + 8]),
+      place: ([x, y]) => [frame.x.inverse(x), ...(plane ? [frame.y.inverse(y)] : [])],
+    }),
   };
 }
 

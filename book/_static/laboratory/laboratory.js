@@ -6,6 +6,7 @@
  * motion is wished for, running goes to the end at once.
  */
 
+import { enableDragging } from "./dragging.js";
 import { likelihoodChart, picture, swatch, weightsChart } from "./drawing.js";
 import { weightsOf } from "./mixture.js";
 import * as choices from "./settings.js";
@@ -106,6 +107,7 @@ function build() {
 function draw() {
   drawings.forEach((drawing) => drawing());
   at("update").textContent = `Update ${training.done} of ${settings.updates}`;
+  at("panels").classList.toggle("lab-start", !training.done);
   at("run").textContent = running ? "Pause" : "Run";
   at("run").disabled = at("one").disabled = at("ten").disabled = training.finished;
 }
@@ -224,6 +226,22 @@ function showRows() {
     `<thead><tr><th scope="col">k</th>${head}</tr></thead><tbody>${body.join("")}</tbody>`;
 }
 
+/** Move the start of a component. */
+function moveStart(k, mean) {
+  const components = choices.startRows(settings);
+  const rounded = mean.map((m) => Math.round(m * 100) / 100);
+  components[k] = [components[k][0], ...rounded, components[k].at(-1)];
+  settings = { ...settings, start: "own", components };
+  show();
+  restart("");
+}
+
+/** Where the means of a picture can be taken hold of: at the start only. */
+function gripsOf(svg) {
+  const run = training.runs[Number(svg.dataset.run)];
+  return training.done ? null : picture(training, svg.clientWidth, svg.id).grips(run);
+}
+
 /** The table of the start as numbers. */
 function readRows() {
   const rows = [...at("rows").querySelectorAll("tbody tr")];
@@ -274,6 +292,7 @@ at("one").addEventListener("click", () => step(1));
 at("ten").addEventListener("click", () => step(10));
 at("reset").addEventListener("click", () => restart(""));
 at("copy").addEventListener("click", copy);
+enableDragging(at("panels"), gripsOf, moveStart);
 window.addEventListener("popstate", follow);
 document.querySelectorAll('a[href^="?"]').forEach((a) => a.addEventListener("click", followLink));
 if (location.hash === "#lab-run") document.getElementById("lab-run").scrollIntoView();
