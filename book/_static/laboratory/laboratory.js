@@ -134,19 +134,22 @@ function rest() {
 
 function run() {
   running = true;
-  if (calm.matches) training.advance(Infinity);
+  draw();
   tell();
   requestAnimationFrame(frame);
 }
 
-/** Some updates and a picture, until the end or a pause. */
+/** Some updates and a picture, until the end or a pause; for less motion only the last picture. */
 function frame() {
   if (!running) return;
-  const number = Math.max(1, Math.round(settings.updates / FRAMES));
+  const number = calm.matches ? Infinity : Math.max(1, Math.round(settings.updates / FRAMES));
   const start = performance.now();
-  for (let i = 0; i < number && performance.now() - start < BUDGET; i++) training.advance(1);
+  for (let i = 0; i < number && !training.finished; i++) {
+    training.advance(1);
+    if (performance.now() - start > BUDGET) break;
+  }
   if (training.finished) return rest();
-  draw();
+  if (!calm.matches) draw();
   requestAnimationFrame(frame);
 }
 
