@@ -10,6 +10,7 @@ import importlib
 import json
 import os
 import resource
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -52,6 +53,7 @@ DATA: dict[str, list[tuple[str, ...]]] = {
     ],
     "uci": [(f"uci/{part}/data.txt",) for part in ("bostonHousing", "energy", "kin8nm")],
 }
+PROGRAMS = {"node"}
 NO_SKIPS = os.environ.get("NGEM_NO_SKIPS") == "1"
 MEMORY = 3.0  # GB that a process of the tests may take
 PEAK_UNIT = 1e-9 if sys.platform == "darwin" else 1.024e-6  # GB; macOS counts bytes, Linux KiB
@@ -104,7 +106,9 @@ def pytest_runtest_teardown() -> None:
 
 
 def missing(data: str) -> str | None:
-    """Return why a data set cannot be used, or `None` if it can."""
+    """Return why a data set or a program cannot be used, or `None` if it can."""
+    if data in PROGRAMS:
+        return None if shutil.which(data) else f"needs {data}, and it is not on the PATH"
     folder = os.environ.get("NGEM_DATA_DIR")
     if not folder:
         return f"needs {data}, and NGEM_DATA_DIR is not set"
@@ -115,7 +119,7 @@ def missing(data: str) -> str | None:
 
 
 def needs_of(item: pytest.Item) -> list[str]:
-    """Return the data sets that a test, or the notebook that a cell is from, declares."""
+    """Return what a test, or the notebook that a cell is from, declares that it needs."""
     if item.path.suffix == ".ipynb":
         metadata = json.loads(item.path.read_text(encoding="utf-8"))["metadata"]
         return metadata.get("ngem", {}).get("needs", [])
