@@ -19,7 +19,7 @@ from ngem_tutorial._typing import ArrayLike, Float, Int
 from ngem_tutorial.loop import Failure, Interrupted, NonFiniteError, Run
 from ngem_tutorial.methods import Method
 from ngem_tutorial.mixtures import GaussianMixture
-from ngem_tutorial.networks import Affine, Standardized
+from ngem_tutorial.networks import Affine, PlainMixture, Standardized
 from ngem_tutorial.objectives import Objective, nll
 
 __all__ = ["Failure", "Fit", "Interrupted", "NonFiniteError", "ScaleWarning", "fit"]
@@ -102,7 +102,8 @@ def fit(
     The network sees inputs and targets with mean zero and deviation one in each column, measured on
     the training data (integer inputs, which may be labels, are left as they are); the models that
     are returned take and give raw units. What you set in the network in units of the targets,
-    `initial_means` or `min_scale`, is in standard units then.
+    `initial_means` or `min_scale`, is in standard units then; a `PlainMixture` starts where you put
+    it. To go on with a model that `fit` returned, pass it: its units are kept.
 
     All seeds run in one compiled program. Programs are kept by what they compute, so a second call
     with equal settings and data of equal shapes does not compile, whatever closures were made anew.
@@ -145,7 +146,8 @@ def fit(
         The recorded curves and the best models.
 
     Raises:
-        ValueError: if an argument does not fit the others, before any training.
+        ValueError: if an argument does not fit the others, before any training, or a metric is
+            not finite although the parameters are.
         NonFiniteError: if a loss or parameter stops being finite. The error names the seed, the
             update and the parameter.
         Interrupted: on a KeyboardInterrupt; its `run` is the `Fit` up to the last evaluation.
@@ -163,8 +165,10 @@ def fit(
     }
     functions = check_functions("metrics", metrics, {"nll": nll})
     warn_of_scales(data, standardized=standardize)
-    scaling = Scaling.of(data) if standardize else None
-    if scaling is not None:
+    scaling = None
+    if standardize:
+        scaling = _units_of(model) or Scaling.of(data)
+        model = _in_standard_units(model, scaling)
         data = scaling.apply(data)
         others = {name: part and scaling.apply(part) for name, part in others.items()}
     settings: dict[str, Any] = {
@@ -221,6 +225,44 @@ def _split(data: Data, validation: Any) -> tuple[Data, Any]:
         )
     rows = np.random.default_rng(0).permutation(data.size)
     return data.take(np.sort(rows[held_out:])), tuple(data.take(np.sort(rows[:held_out])))
+
+
+def _units_of(model: Any) -> Scaling | None:
+    """The units of a model that was trained before."""
+    return Scaling(model.inputs, model.targets) if isinstance(model, Standardized) else None
+
+
+def _in_standard_units(model: Any, scaling: Scaling) -> Any:
+    """The model that sees and returns standard values."""
+    if isinstance(model, Standardized):
+        return model.network
+    if isinstance(model, PlainMixture):
+        return _moved(model, scaling)
+    if callable(model) and not isinstance(model, nnx.Module):
+        return _Standardizing(model, scaling)
+    return model
+
+
+@dataclasses.dataclass(frozen=True)
+class _Standardizing:
+    """A maker of models that see and return standard values."""
+
+    make_model: Callable[[nnx.Rngs], Any]
+    scaling: Scaling
+
+    def __call__(self, rngs: nnx.Rngs) -> Any:
+        model = self.make_model(rngs)
+        if isinstance(model, Standardized):
+            raise ValueError(
+                "model must be the Standardized module itself, to go on with it, not a function "
+                "that returns it"
+            )
+        return _moved(model, self.scaling) if isinstance(model, PlainMixture) else model
+
+
+def _moved(model: PlainMixture, scaling: Scaling) -> PlainMixture:
+    shift, scale = np.array(scaling.targets.shift), np.array(scaling.targets.scale)
+    return PlainMixture(model().affine(-shift / scale, 1 / scale), model.coordinate)
 
 
 @dataclasses.dataclass(frozen=True)
