@@ -29,7 +29,7 @@ import numpy as np
 import pandas as pd
 
 from ngem_tutorial import _machine, _tables
-from ngem_tutorial._files import RemediableError, write_atomically
+from ngem_tutorial._files import RemediableError, exchange, write_atomically
 
 __all__ = [
     "Result",
@@ -113,7 +113,8 @@ def save(
     """Publish a set of tables with its provenance; `load` returns exactly what was saved.
 
     Everything is written to a folder of another name, which is renamed at the end: after an
-    interruption there is the old set or the new one. The index of a table is not kept.
+    interruption there is the old set or the new one (a set is replaced by one exchange of names
+    where the system has that, as Linux and macOS do). The index of a table is not kept.
 
     Args:
         tables: tidy tables by name: one observation a row, columns of booleans, numbers or
@@ -436,6 +437,8 @@ def _publish(files: Mapping[str, bytes], folder: Path, scratch: Path, replace: b
         for name, content in files.items():
             write_atomically(new / name, content)
         if replace and folder.exists():
+            if exchange(new, folder):
+                return
             os.rename(folder, old)
         try:
             os.rename(new, folder)
