@@ -1,7 +1,7 @@
 # Plain venv + pip. Every target can be run from any state and again.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help env notebooks book test lint serve clean
+.PHONY: help env configure notebooks book test lint serve clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -38,9 +38,13 @@ env: ## make or update .venv from constraints.txt
 	    && echo "$(WANTED)" > $(VENV)/.installed || { echo "env: failed"; exit 1; }; \
 	fi
 
+configure: env ## write what follows from the repository (REPOSITORY=owner/name) and the version
+	@$(PY) tools/configure.py $(if $(filter undefined,$(origin REPOSITORY)),,--repository "$(REPOSITORY)")
+
 notebooks: env ## re-execute the pages whose code, package or results changed
 	@$(PY) tools/notebooks.py run --jobs $(JOBS)
 	@$(PY) tools/claims.py
+	@$(PY) tools/readme.py
 
 book: notebooks ## build the HTML book; warnings are errors
 	@$(PY) tools/mathjax.py
@@ -48,7 +52,9 @@ book: notebooks ## build the HTML book; warnings are errors
 	@echo "book: $(CURDIR)/_build/html/index.html"
 
 test: env ## run the tests of the package and of the book, and every notebook
-	@$(PY) -m pytest tests book --nbval-lax --nbval-current-env --nbval-cell-timeout=120 \
+	@$(PY) tools/wheel.py
+	@JUPYTER_PATH=$(CURDIR)/_build/wheel/jupyter $(PY) -m pytest tests _build/wheel/book \
+	    --nbval-lax --nbval-kernel-name=wheel --nbval-cell-timeout=120 \
 	    --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder --max-worker-restart=0
 
 lint: env ## check style, formatting, types, docstrings and the layers of the package

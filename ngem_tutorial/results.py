@@ -342,8 +342,8 @@ def current_commit() -> dict[str, Any]:
 def default_directory(*, writing: bool = False) -> Path:
     """Return the folder of the results where none is named.
 
-    In a checkout it is `results`, for reading and writing. An installed package brings a copy of that
-    folder, which is for reading.
+    In a checkout it is `results`, for reading and writing. An installed package brings a copy
+    of that folder, which is for reading.
 
     Args:
         writing: whether something is to be written there.

@@ -2,8 +2,8 @@
 
 `python tools/wheel.py` makes, in `_build/wheel`:
 
-- a wheel of the package, and `venv`, an environment with that wheel. Everything else it has from the
-  environment that runs this program, the editable install of the checkout excepted;
+- a wheel of the package, and `venv`, an environment with that wheel. All other packages are those
+  of the environment that runs this program, without its editable install of the checkout;
 - `jupyter`, with the kernel `wheel`, which runs in that environment as Colab's kernels do;
 - `book`, the notebooks alone.
 
@@ -37,10 +37,21 @@ ENVIRONMENT = {
 }
 
 
+def copy_sources(folder: Path, root: Path = ROOT) -> None:
+    """Copy what the package is built from to a new folder."""
+    folder.mkdir(parents=True)
+    for source in (root / name for name in SOURCES):
+        if source.is_dir():
+            hidden = shutil.ignore_patterns("__pycache__", ".*")
+            shutil.copytree(source, folder / source.name, ignore=hidden)
+        elif source.exists():
+            shutil.copy(source, folder)
+
+
 def build(folder: Path, root: Path = ROOT) -> Path:
     """Build the wheel in `folder` from a copy of the sources, without the network.
 
-    A copy, because setuptools would take files that are gone from the folder `build` of the last time.
+    A copy, because setuptools keeps a folder `build`, and would take from it files that are gone.
 
     Args:
         folder: where the wheel is put.
@@ -54,13 +65,7 @@ def build(folder: Path, root: Path = ROOT) -> Path:
     """
     copy = folder / "source"
     shutil.rmtree(copy, ignore_errors=True)
-    copy.mkdir(parents=True)
-    for source in (root / name for name in SOURCES):
-        if source.is_dir():
-            hidden = shutil.ignore_patterns("__pycache__", ".*")
-            shutil.copytree(source, copy / source.name, ignore=hidden)
-        elif source.exists():
-            shutil.copy(source, copy)
+    copy_sources(copy, root)
     code = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
     command = [sys.executable, "-c", code, str(folder)]
     built = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
