@@ -134,6 +134,15 @@ def test_loads_are_recognised():
     ]
 
 
+@each_page
+def test_links_to_pages_can_be_read_everywhere(page):
+    """Written as in plain Markdown: other viewers of notebooks show roles as they stand."""
+    for cell in BOOK.source(page).cells:
+        assert cell.cell_type != "markdown" or "{doc}`" not in cell.source
+        for target in re.findall(r"\]\((\.{0,2}[\w./]+\.(?:md|ipynb))\)", cell.source):
+            assert (page.parent / target).is_file()
+
+
 def toc_files(node: Any) -> list[str]:
     if isinstance(node, list):
         return [name for item in node for name in toc_files(item)]
