@@ -117,11 +117,25 @@ def code_of(settings: configure.Settings) -> str:
     return cell.source
 
 
-def test_the_first_cell_installs_the_package_and_leaves_jax(bare, hosted, tmp_path):
-    """pip builds the package from the repository; there is no index that it could ask."""
+@pytest.fixture
+def newer_jax(tmp_path) -> dict[str, str]:
+    """What makes pip see a newer JAX, and take the newest of everything unless told otherwise."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    info = "jax-99.0.dist-info"
+    with zipfile.ZipFile(folder / "jax-99.0-py3-none-any.whl", "w") as file:
+        file.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: jax\nVersion: 99.0\n")
+        file.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        file.writestr(f"{info}/RECORD", f"{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
+    newest = {"PIP_UPGRADE": "1", "PIP_UPGRADE_STRATEGY": "eager"}
+    return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder), **newest}
+
+
+def test_the_first_cell_installs_the_package_and_leaves_jax(bare, hosted, newer_jax, tmp_path):
+    """pip builds the package from the repository; of other packages it knows a newer JAX alone."""
     (tmp_path / "cell.ipy").write_text(code_of(EXAMPLE))
-    offline = {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_CACHE_DIR": str(tmp_path)}
-    out = run([str(bare), "-m", "IPython", "cell.ipy"], tmp_path, **offline, **hosted)
+    offline = {"PIP_NO_BUILD_ISOLATION": "0", "PIP_CACHE_DIR": str(tmp_path / "cache")}
+    out = run([str(bare), "-m", "IPython", "cell.ipy"], tmp_path, **offline, **hosted, **newer_jax)
     assert out.splitlines()[-1] == f"ngem_tutorial {EXAMPLE.version}, JAX {jax.__version__} on cpu"
     site = Path(sysconfig.get_path("purelib", vars={"base": str(bare.parents[1])}))
     assert {path.name for path in site.iterdir()} == {
