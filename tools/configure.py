@@ -261,6 +261,9 @@ def setup_cell(settings: Settings) -> str:
 cellView: form
 jupyter:
   source_hidden: true
+mystnb:
+  code_prompt_show: Show the cell that installs the package
+  code_prompt_hide: Hide the cell that installs the package
 tags: [{SETUP}, hide-cell]
 ---
 # @title Set-up: installs what is missing, and leaves JAX as it is
