@@ -50,6 +50,8 @@ __all__ = [
 
 _FORMAT: Final = 2
 _PROVENANCE: Final = "provenance.json"
+_SHIPPED: Final = "_results"
+"""The folder of the installed package with the results; see pyproject.toml."""
 _LARGE: Final = 2**16
 """Tables of more bytes are compressed."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]*(/[A-Za-z0-9_][A-Za-z0-9_.+=-]*)*")
@@ -141,7 +143,7 @@ def save(
             is not in a checkout.
         OSError: if the file system refuses.
     """
-    root, folder = _place(name, directory)
+    root, folder = _place(name, directory, writing=True)
     if folder.exists() and not replace:
         raise _present(folder)
     missing = dict(allow_missing or {})
@@ -249,8 +251,7 @@ def load(name: str, directory: str | os.PathLike[str] | None = None) -> Result:
 
     Args:
         name: the name of the set and that of the table: `two_gaussians/paper/curves`.
-        directory: the folder of the results; by default `results` in the checkout that holds the
-            package.
+        directory: the folder of the results; by default `default_directory()`.
 
     Returns:
         The table, with the dtypes that it was saved with, and the provenance.
@@ -339,18 +340,26 @@ def current_commit() -> dict[str, Any]:
     return _machine.commit(_machine.PACKAGE)
 
 
-def default_directory() -> Path:
-    """Return the folder `results` of the checkout that holds the package.
+def default_directory(*, writing: bool = False) -> Path:
+    """Return the folder of the results where none is named.
+
+    In a checkout it is `results`, for reading and writing. An installed package brings a copy
+    of that folder, which is for reading.
+
+    Args:
+        writing: whether something is to be written there.
 
     Returns:
         Its path, whether or not it is there yet.
 
     Raises:
-        ResultError: if the package is not in a checkout.
+        ResultError: if the package is not in a checkout, and `writing` is set or it has no copy.
     """
     package = _machine.PACKAGE
     if (package.parent / "pyproject.toml").is_file():
         return package.parent / "results"
+    if not writing and (package / _SHIPPED).is_dir():
+        return package / _SHIPPED
     raise ResultError(
         f"The package is installed in {package}, not used from a checkout with a folder of "
         "results: name the folder by the argument directory."
@@ -407,13 +416,15 @@ def duration(seconds: float) -> str:
 # --------------------------------------------------------------------------------------- files
 
 
-def _place(name: str, directory: str | os.PathLike[str] | None) -> tuple[Path, Path]:
+def _place(
+    name: str, directory: str | os.PathLike[str] | None, *, writing: bool = False
+) -> tuple[Path, Path]:
     """Return the folder of the results and that of a set."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(
             f"name must be letters, digits and . _ - + =, with / between folders, got {name!r}"
         )
-    root = default_directory() if directory is None else Path(directory).expanduser()
+    root = default_directory(writing=writing) if directory is None else Path(directory).expanduser()
     return root, root / name
 
 

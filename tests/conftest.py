@@ -140,6 +140,17 @@ def skipped(config: pytest.Config) -> Counter[str]:
     return Counter(report.longrepr[2].removeprefix("Skipped: ") for report in reports)
 
 
+def slowest_pages(config: pytest.Config, number: int = 3) -> list[str]:
+    """Return the notebooks that took longest, with their seconds: a reader waits for them too."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    spent: Counter[str] = Counter()
+    for report in reporter.stats.get("passed", []) if reporter else []:
+        page, _, _ = report.nodeid.partition(".ipynb::")
+        if page != report.nodeid:
+            spent[page.rpartition("/")[2]] += report.duration
+    return [f"{page} {seconds:.0f} s" for page, seconds in spent.most_common(number)]
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     """Take over what a worker of pytest-xdist has said when it ended."""
@@ -163,6 +174,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"{number} skipped: {reason}")
     if NO_SKIPS and reasons:
         terminalreporter.write_line("NGEM_NO_SKIPS=1: the run fails because of what was skipped")
+    if pages := slowest_pages(terminalreporter.config):
+        terminalreporter.write_line(f"slowest pages: {', '.join(pages)}")
     peaks = ", ".join(f"{name} {peak:.1f} GB" for name, peak in sorted(PEAKS.items()))
     terminalreporter.write_line(f"peak memory: {peaks}")
     if max(PEAKS.values(), default=0) > MEMORY:

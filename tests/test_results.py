@@ -275,6 +275,15 @@ def test_an_installed_package_has_no_default_directory(checkout, monkeypatch):
         save(a_table(), "run", **ARGUMENTS)
 
 
+def test_an_installed_package_reads_the_results_that_it_brings(checkout, monkeypatch):
+    save(a_table(), "run", **ARGUMENTS)
+    (checkout.parent / "pyproject.toml").unlink()
+    (checkout.parent / "results").rename(checkout / "_results")
+    assert load("run").table.equals(a_table())
+    with pytest.raises(ResultError, match="argument directory"):
+        save(a_table(), "run", replace=True, **ARGUMENTS)
+
+
 def test_the_default_directory_is_in_this_checkout():
     assert results.default_directory() == Path(__file__).resolve().parent.parent / "results"
 
