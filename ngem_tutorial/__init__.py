@@ -3,6 +3,7 @@
 Objectives and models in JAX and Flax, with the closed-form Fisher matrices behind them.
 """
 
+from ngem_tutorial import _flax  # noqa: F401  # first, for its error
 from ngem_tutorial.em import em_step
 from ngem_tutorial.fisher import natural_gradient
 from ngem_tutorial.methods import METHODS, Method, get_method

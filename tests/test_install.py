@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -87,6 +89,22 @@ def test_a_package_whose_import_fails_is_named(
     monkeypatch.delitem(sys.modules, "kfac_jax", raising=False)
     with pytest.raises(ImportError, match=message):
         _kfac_jax.load()
+
+
+def test_versions_of_jax_and_flax_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    flax = tmp_path / "flax" / "nnx.py"
+    flax.parent.mkdir()
+    (flax.parent / "__init__.py").touch()
+    flax.write_text("from jax.extend.core import Unheard")
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import ngem_tutorial"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert re.search(
+        rf"^ImportError: flax is needed .* Unheard.* JAX {jax.__version__} among others",
+        done.stderr, re.MULTILINE,
+    )  # fmt: skip
 
 
 def test_all_that_is_missing_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,8 @@ FOLDER = f"ngem_tutorial-{PROJECT['version']}"
 BUILD = """
 import sys
 from setuptools import build_meta
-build_meta.build_sdist(sys.argv[1]) if sys.argv[2] == "sdist" else build_meta.build_wheel(sys.argv[1])
+build = build_meta.build_sdist if sys.argv[2] == "sdist" else build_meta.build_wheel
+build(sys.argv[1])
 """
 
 

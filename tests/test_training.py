@@ -54,7 +54,8 @@ def compilations() -> Iterator[Callable[[], int]]:
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     yield count
-    jax.monitoring.unregister_event_duration_listener(listen)
+    if hasattr(jax.monitoring, "unregister_event_duration_listener"):  # not before JAX 0.8
+        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 # ---------------------------------------------------------------------------------- compilation
