@@ -113,7 +113,7 @@ class GaussianMixture:
 
         Example:
             >>> mixture = GaussianMixture.from_weights([0.25, 0.75], [[0.0], [4.0]], [[1.0], [1.0]])
-            >>> float(mixture.mean[0])
+            >>> round(float(mixture.mean[0]), 3)
             3.0
         """
         pi = jnp.asarray(weights)
