@@ -129,7 +129,7 @@ def test_versions_of_jax_and_flax_that_do_not_fit_are_named(tmp_path: Path) -> N
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert re.search(
-        rf"^ImportError: flax is needed .* Unheard.* JAX {jax.__version__} among others",
+        rf"^ImportError: flax is needed .*Unheard.* JAX {jax.__version__} among others",
         done.stderr, re.MULTILINE,
     )  # fmt: skip
 
