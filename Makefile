@@ -41,6 +41,7 @@ env: ## make or update .venv from constraints.txt
 notebooks: env ## re-execute the pages whose code, package or results changed
 	@$(PY) tools/notebooks.py run --jobs $(JOBS)
 	@$(PY) tools/claims.py
+	@$(PY) tools/api.py
 
 book: notebooks ## build the HTML book; warnings are errors
 	@$(PY) tools/mathjax.py

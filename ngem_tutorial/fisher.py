@@ -26,6 +26,10 @@ from ngem_tutorial._typing import Array, ArrayLike, Float, Num
 from ngem_tutorial.mixtures import GaussianMixture
 
 __all__ = [
+    "CompleteDataFisher",
+    "Coordinate",
+    "EStep",
+    "GaussianFisher",
     "categorical_fisher",
     "complete_data_fisher",
     "complete_data_fisher_by_autodiff",
@@ -153,7 +157,11 @@ class CompleteDataFisher:
     scales: Array
 
     def to_dense(self) -> Float[Array, "P P"]:
-        """The whole matrix of one mixture in the order logits, means, scales, `(P, P)`."""
+        """The whole matrix of one mixture.
+
+        Returns:
+            Shape `(P, P)`, in the order logits, means, scales.
+        """
         diagonal = jnp.concatenate([self.means.ravel(), self.scales.ravel()])
         return jax.scipy.linalg.block_diag(self.logits, jnp.diag(diagonal))
 

@@ -57,8 +57,8 @@ METHODS: Final[dict[str, Method]] = {
         Method("fully damped nGEM", variants.fully_damped),
     )
 }
-"""By name. Damped nGEM is `ngem` as the package recommends it; the others that are called after
-nGEM are in `variants`."""
+"""Every method that the book compares, by name. Damped nGEM is `ngem` as the package recommends it;
+the others that are called after nGEM are in `variants`."""
 
 
 def get_method(

@@ -22,7 +22,7 @@ from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.networks import Affine, Standardized
 from ngem_tutorial.objectives import Objective, nll
 
-__all__ = ["Failure", "Fit", "Interrupted", "NonFiniteError", "ScaleWarning", "fit"]
+__all__ = ["Failure", "Fit", "Interrupted", "NonFiniteError", "ScaleWarning", "Scaling", "fit"]
 
 
 @dataclasses.dataclass(frozen=True)
