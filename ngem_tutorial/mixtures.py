@@ -49,6 +49,14 @@ class GaussianMixture:
     Raises:
         ValueError: if the shapes do not fit each other or, where the values are known (outside of
             `jax.jit` and its kin), if a parameter is not finite or a scale is not positive.
+
+    Example:
+        >>> from ngem_tutorial import GaussianMixture
+        >>> mixture = GaussianMixture([0.0, 0.0], means=[[-1.0], [1.0]], scales=[[0.5], [0.5]])
+        >>> mixture.num_components, mixture.dim, mixture.batch_shape
+        (2, 1, ())
+        >>> print(mixture.log_prob([1.0]).round(3), mixture.responsibilities([1.0]).round(3))
+        -0.919 [0. 1.]
     """
 
     logits: Array
@@ -236,6 +244,13 @@ class GaussianMixture:
         Raises:
             ValueError: if `shape` is negative or `temperature` not positive.
             TypeError: if a gradient with respect to the logits is asked for.
+
+        Example:
+            >>> import jax
+            >>> from ngem_tutorial import GaussianMixture
+            >>> mixture = GaussianMixture([0.0, 0.0], [[-1.0], [1.0]], [[0.5], [0.5]])
+            >>> mixture.sample(jax.random.key(0), 1000).shape
+            (1000, 1)
         """
         return self.sample_with_components(key, shape, temperature=temperature)[0]
 
@@ -322,6 +337,13 @@ class GaussianMixture:
 
         Raises:
             ValueError: if a shape does not fit or a value is out of range (where it is known).
+
+        Example:
+            >>> from ngem_tutorial import GaussianMixture
+            >>> celsius = GaussianMixture([0.0], [[20.0]], [[5.0]])
+            >>> fahrenheit = celsius.affine(32.0, 1.8)
+            >>> fahrenheit.means.tolist(), fahrenheit.scales.tolist()
+            ([[68.0]], [[9.0]])
         """
         for name, value in (("shift", shift), ("scale", scale)):
             if np.shape(value) not in ((), (self.dim,)):
@@ -365,6 +387,12 @@ class GaussianMixture:
 
         Raises:
             ValueError: if a coordinate is out of range.
+
+        Example:
+            >>> from ngem_tutorial import GaussianMixture
+            >>> mixture = GaussianMixture([0.0], [[1.0, 2.0, 3.0]], [[1.0, 1.0, 4.0]])
+            >>> mixture.marginal([0, 2]).scales.tolist()
+            [[1.0, 4.0]]
         """
         columns = np.atleast_1d(np.asarray(dims))
         if (
