@@ -14,7 +14,7 @@ import numpy as np
 
 from ngem_tutorial._checks import check_number
 from ngem_tutorial._typing import Array, ArrayLike, Float
-from ngem_tutorial.mixtures import GaussianMixture
+from ngem_tutorial.mixtures import GaussianMixture, check_mixture
 
 __all__ = ["em_step", "gradient_em_step", "iterate", "natural_gradient_em_step"]
 
@@ -42,7 +42,7 @@ def em_step(
 
     Example:
         >>> from ngem_tutorial import GaussianMixture
-        >>> from ngem_tutorial.em import em_step
+        >>> from ngem_tutorial import em_step
         >>> start = GaussianMixture([0.0], [[0.0]], [[1.0]])
         >>> fitted = em_step(start, [[1.0], [3.0]])  # one component: its mean and deviation at once
         >>> fitted.means.round(3).tolist(), fitted.scales.round(3).tolist()
@@ -192,6 +192,7 @@ def _iterate(
 
 def _check_data(mixture: GaussianMixture, y: ArrayLike) -> Float[Array, "N {mixture.dim}"]:
     """Check for one mixture and a non-empty data set `(N, D)`; return the data as an array."""
+    check_mixture(mixture)
     if mixture.batch_shape:
         raise ValueError(f"mixture must be a single one, got batch shape {mixture.batch_shape}")
     y = jnp.asarray(y)

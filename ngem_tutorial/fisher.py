@@ -23,7 +23,7 @@ from jax.flatten_util import ravel_pytree
 
 from ngem_tutorial._checks import check_choice, check_options
 from ngem_tutorial._typing import Array, ArrayLike, Float, Num
-from ngem_tutorial.mixtures import GaussianMixture
+from ngem_tutorial.mixtures import GaussianMixture, check_mixture
 
 __all__ = [
     "CompleteDataFisher",
@@ -272,6 +272,7 @@ def natural_gradient(
         >>> print(gradient.means.round(3), gradient.scales.round(3))
         [[-3.2]] [[-0.6]]
     """
+    check_mixture(mixture)
     check_options(mixture.dim, unit=unit, relaxation=relaxation, damping=damping)
     mixture, y = mixture.pair(y)
     z, pi, rho, _ = relaxed_e_step(mixture, y, relaxation)

@@ -304,7 +304,8 @@ def get_optimizer(name: str) -> Callable[..., optax.GradientTransformation]:
         ValueError: if there is no such optimizer.
 
     Example:
-        >>> from ngem_tutorial.optimizers import get_optimizer, muon
+        >>> from ngem_tutorial import get_optimizer
+        >>> from ngem_tutorial.optimizers import muon
         >>> get_optimizer("muon") is muon
         True
     """

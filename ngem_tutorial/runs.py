@@ -123,7 +123,16 @@ _PACKAGE: Final = "ngem_tutorial"
 _LIBRARIES: Final = ("jax", "jaxlib", "flax", "optax", "numpy", "kfac-jax")
 """The packages that decide the numbers."""
 
-_BOOKKEEPING: Final = ("_files", "_machine", "_tables", "results", "runs", "figures")
+_BOOKKEEPING: Final = (
+    "_files",
+    "_flax",
+    "_install",
+    "_machine",
+    "_tables",
+    "results",
+    "runs",
+    "figures",
+)
 """The parts of this package that do not, although experiments import them."""
 
 

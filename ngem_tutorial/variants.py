@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from ngem_tutorial._checks import check_choice, check_options
 from ngem_tutorial._typing import Array, ArrayLike, Float
 from ngem_tutorial.fisher import Coordinate, relaxed_e_step, solve_damped_categorical_fisher
-from ngem_tutorial.mixtures import GaussianMixture
+from ngem_tutorial.mixtures import GaussianMixture, check_mixture
 from ngem_tutorial.objectives import with_gradient
 
 __all__ = ["Variant", "as_derived", "eq68", "fully_damped", "paper_code", "undamped"]
@@ -105,6 +105,7 @@ class Variant:
             ValueError: if the shape of `y` does not fit the mixture or an option is out of range.
             TypeError: if it is differentiated twice.
         """
+        check_mixture(mixture)
         check_options(mixture.dim, unit=unit, relaxation=relaxation)
         options = {"unit": unit, "relaxation": relaxation}
         return with_gradient(self.gradient, mixture, y, name=str(self), **options)
@@ -133,6 +134,7 @@ class Variant:
         Raises:
             ValueError: if the shape of `y` does not fit the mixture or an option is out of range.
         """
+        check_mixture(mixture)
         check_options(mixture.dim, unit=unit, relaxation=relaxation)
         mixture, y = mixture.pair(y)
         z, pi, rho, ratio = relaxed_e_step(mixture, y, relaxation)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import inspect
+import types
 from typing import Any
 
 import api
@@ -12,6 +13,7 @@ import pytest
 import ngem_tutorial
 
 PARSER = doctest.DocTestParser()
+METHODS = (types.FunctionType, classmethod, staticmethod)
 
 
 def documented() -> dict[str, Any]:
@@ -21,8 +23,8 @@ def documented() -> dict[str, Any]:
         found[f"{module}.{name}"] = api.documentation(module, name)
         value = getattr(api.importlib.import_module(f"{api.PACKAGE}.{module}"), name)
         for key, member in vars(value).items() if inspect.isclass(value) else ():
-            if not key.startswith("__") and inspect.isroutine(member):
-                found[f"{module}.{name}.{key}"] = inspect.getdoc(member) or ""
+            if not key.startswith("__") and isinstance(member, METHODS):
+                found[f"{module}.{name}.{key}"] = inspect.getdoc(getattr(value, key)) or ""
     return found
 
 

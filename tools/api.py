@@ -53,8 +53,9 @@ PARTS = (
     Part(
         "mixtures",
         "Mixtures, Fisher matrices and EM",
-        "The mixture that every network returns, its natural gradients, and exact EM.",
-        ("mixtures", "fisher", "em"),
+        "The mixture that every network returns, its natural gradients, exact EM, and mixtures of "
+        "other libraries.",
+        ("mixtures", "fisher", "em", "interop"),
     ),
     Part(
         "training",
