@@ -122,8 +122,8 @@ class GaussianMixture:
         Example:
             >>> from ngem_tutorial import GaussianMixture
             >>> mixture = GaussianMixture.from_weights([0.25, 0.75], [[0.0], [4.0]], [[1.0], [1.0]])
-            >>> float(mixture.mean[0])
-            3.0
+            >>> print(mixture.mean.round(3))
+            [3.]
         """
         pi = jnp.asarray(weights)
         check_values("weights", pi, "not negative and finite", lambda w: (w >= 0) & np.isfinite(w))
@@ -510,6 +510,7 @@ def check_mixture(mixture: object) -> None:
         ValueError: if it is something else; the error names the function that converts it.
 
     Example:
+        >>> from ngem_tutorial.mixtures import GaussianMixture, check_mixture
         >>> check_mixture(GaussianMixture([0.0], [[0.0]], [[1.0]]))
     """
     if isinstance(mixture, GaussianMixture):

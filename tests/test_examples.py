@@ -36,6 +36,7 @@ def failures(name: str, text: str) -> int:
     return doctest.DocTestRunner().run(PARSER.get_doctest(text, {}, name, None, 0)).failed
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of distrax and TensorFlow Probability
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_example(name: str) -> None:
     assert failures(name, EXAMPLES[name]) == 0
