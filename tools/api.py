@@ -1,13 +1,12 @@
-"""Write the reference pages of the package, and help Sphinx to fill them from the docstrings.
+"""Write the reference pages of the package, which Sphinx fills from the docstrings.
 
-As a script it writes a page for each part of the package into ``book/reference/api/``, with one
-autodoc directive for each public name, and the overview ``book/reference/api.md``::
+There is a page for each part of the package in ``book/reference/api/``, with one autodoc directive
+for each public name, and the overview ``book/reference/api.md``::
 
     python tools/api.py          # write the pages
     python tools/api.py check    # exit status 1 if one is out of date or a name is left out
 
-As a Sphinx extension it adds the role ``api``, which links a name of the package in the book's
-prose, as ``{api}`fit` `` or ``{api}`variants.paper_code` ``, and shows shapes as they are written.
+The Sphinx extension `api_links` fills them, and links names in the book's prose to them.
 """
 
 from __future__ import annotations

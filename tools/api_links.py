@@ -1,7 +1,13 @@
-"""A Sphinx extension: names of the package become links, and shapes stay as they are written."""
+"""A Sphinx extension: names of the package become links, and shapes stay as they are written.
+
+The first mention of a name on a page, as code, is a link: `fit`, or with its module
+`variants.paper_code`. So a page needs no role, which other viewers of notebooks would show as it
+stands. The role ``{api}`fit` `` links a further mention.
+"""
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any
 
@@ -16,6 +22,7 @@ def setup(app: Any) -> dict[str, Any]:
     """Register the extension with Sphinx."""
     app.add_role("api", _link_name)
     app.connect("missing-reference", _find_home)
+    app.connect("doctree-read", _link_first)
     app.connect("autodoc-skip-member", _skip)
     app.connect("autodoc-process-signature", _show)
     app.connect("doctree-read", _quote)
@@ -42,6 +49,32 @@ def _find_home(app: Any, env: Any, node: Any, content: Any) -> Any:
                 env, node["refdoc"], app.builder, "obj", target, node, content
             )
     return None
+
+
+def _link_first(app: Any, doctree: Any) -> None:
+    """Link the first mention of each name on a page, written as code: `fit`, `variants.eq68`."""
+    seen: set[str] = set()
+    if app.env.docname.startswith(str(api.FOLDER)):
+        return
+    for node in list(doctree.findall(nodes.literal)):
+        name = node.astext()
+        inside = node.parent
+        if name in seen or f"{api.PACKAGE}.{name.removeprefix(f'{api.PACKAGE}.')}" not in _names():
+            continue
+        if isinstance(inside, addnodes.pending_xref | nodes.reference | nodes.title):
+            continue
+        seen.add(name)
+        link = addnodes.pending_xref(
+            refdoc=app.env.docname, refdomain="py", reftype="api", reftarget=name, refwarn=True
+        )
+        node.replace_self(link)
+        link += node
+
+
+@functools.cache
+def _names() -> frozenset[str]:
+    """What is linked: names at the top level, and those of a module with its name before them."""
+    return frozenset(api.homes())
 
 
 def _show(
