@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import types
+
 import api
+import api_links
 import pytest
+from docutils import nodes
+from sphinx import addnodes
 
 import ngem_tutorial
 from ngem_tutorial import objectives
@@ -45,3 +50,16 @@ def test_what_is_left_out_is_found(monkeypatch, tmp_path) -> None:
 def test_a_constant_is_documented_by_the_text_below_it() -> None:
     assert api.documentation("variants", "eq68").startswith("The same with the inverse")
     assert api.documentation("objectives", "annotations") == ""
+
+
+def test_the_first_mention_of_a_name_on_a_page_becomes_a_link() -> None:
+    mentions = ["fit", "fit", "variants.eq68", "eq68", "two_gaussians", "x + 1"]
+    page = nodes.document(None, None)
+    page += [nodes.paragraph("", "", nodes.literal(text=text)) for text in mentions]
+    app = types.SimpleNamespace(env=types.SimpleNamespace(docname="book/intro"))
+    api_links._link_first(app, page)
+    assert [link["reftarget"] for link in page.findall(addnodes.pending_xref)] == [
+        "fit",
+        "variants.eq68",
+    ]
+    assert [literal.astext() for literal in page.findall(nodes.literal)] == mentions

@@ -35,10 +35,10 @@ def test_each_part_of_each_set_has_its_row(project: Path) -> None:
     ]
     assert len(parts) == 2
     for part in parts:
-        assert text.count(f"| `{part['commit']['hash'][:7]}` |") == 1
+        assert text.count(f", `{part['commit']['hash'][:7]}` |") == 1
         assert part["date"][:10] in text
         assert f"optax {part['versions']['optax']}" in text
-    assert "`two_gaussians/paper`<br>damped nGEM alone" in text
+    assert "`two_gaussians`<br>damped nGEM alone" in text
 
 
 def test_each_page_says_when_where_and_with_what(project: Path) -> None:
@@ -55,6 +55,6 @@ def test_each_page_says_when_where_and_with_what(project: Path) -> None:
     notebook.metadata.ngem.stamp["versions"] = "jax 0.10.2, numpy 2.4.6"
     notebooks.write(notebook, path)
     text = provenance.render(project)
-    row = "| 2026-01-02 | Abacus (2 cores, Linux), Python 3.11.7 | `0123456`, edited |"
+    row = "| 2026-01-02, `0123456`, edited | Abacus (2 cores, Linux), Python 3.11.7 |"
     assert row in text
     assert "| jax | 0.10.2 |\n| numpy | 2.4.6 |\n:::" in text

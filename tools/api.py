@@ -89,7 +89,8 @@ PARTS = (
 INTRODUCTION = """# The package
 
 The pages below list every public name of the package, with its arguments, shapes and errors, and a
-link to its source. They are made from the docstrings.
+link to its source. They are made from the docstrings. A heading names the module: `objectives` is
+`ngem_tutorial.objectives`.
 
 ```{list-table} How shapes are written
 :header-rows: 1
@@ -230,7 +231,7 @@ def page(part: Part) -> str:
         if not names:
             continue
         entries = "\n".join(directive(module, name) for name in in_order(module, names))
-        text += f"\n## {PACKAGE}.{module}\n\n```{{eval-rst}}\n.. automodule:: {PACKAGE}.{module}\n"
+        text += f"\n## {module}\n\n```{{eval-rst}}\n.. automodule:: {PACKAGE}.{module}\n"
         text += f"\n{entries}```\n"
     return text
 

@@ -25,6 +25,7 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("doctree-read", _link_first)
     app.connect("autodoc-skip-member", _skip)
     app.connect("autodoc-process-signature", _show)
+    app.connect("autodoc-process-docstring", _join, priority=600)  # after napoleon
     app.connect("doctree-read", _quote)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
@@ -85,10 +86,18 @@ def _show(
         made = signature(
             value.__init__, bound_method=True, type_aliases=app.config.autodoc_type_aliases
         )
-        arguments = stringify_signature(made, unqualified_typehints=True)
+        arguments, result = stringify_signature(made, show_return_annotation=False), None
     arguments = arguments and re.sub(r", _\w+: [\w.]+", "", arguments)
     shown = [text and re.sub(r"""(?<=["'])\s(?=\w)""", "", text) for text in (arguments, result)]
     return shown[0], shown[1]
+
+
+def _join(app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+    """Give a constant its sentence back: napoleon takes what is before a colon for a type."""
+    before = [line for line in lines if line.startswith(":type: ")]
+    if what in {"data", "attribute"} and before:
+        rest = [line for line in lines[1:] if line not in before]
+        lines[:] = [f"{before[0].removeprefix(':type: ')}: {lines[0]}", *rest]
 
 
 def _skip(app: Any, what: str, name: str, value: Any, skip: bool, options: Any) -> bool | None:

@@ -58,13 +58,15 @@ def result_tables(root: Path) -> str:
             if alike:
                 added = f"<br>{', '.join(sorted(part['rows'])).replace('_', ' ')}"
             rows.append([
-                f"`{name}`{added}", part["date"][:10], results.duration(part["seconds"]), letter,
-                _commit(part["commit"]),
+                f"`{name.removesuffix('/paper')}`{added}",
+                f"{part['date'][:10]}, {results.duration(part['seconds'])}",
+                f"{letter}, {_commit(part['commit'])}",
             ])  # fmt: skip
-    text = "\n## Results\n\nA set that was made in parts has a row for each part.\n"
+    text = "\n## Results\n\nA set that was made in parts has a row for each part. The last column says "
+    text += "in which environment, and by which commit of the program.\n"
     text += table(
-        "When each set of results was made, how long it took, and where",
-        "tbl-provenance-results", ["Results", "Date", "Time", "Environment", "Commit"], rows,
+        "When each set of results was made, how long it took, and by what",
+        "tbl-provenance-results", ["Results", "Made", "By"], rows,
     )  # fmt: skip
     return text + table(
         "The environments of the results",
@@ -100,13 +102,13 @@ def page_tables(root: Path) -> str:
             package, version = pin.split(" ")
             versions[package].add(version)
         made = own.get("made")
-        where = [made["date"], f"{made['machine']}, Python {made['python']}",
-                 _commit(made["commit"])] if made else ["not recorded"] * 3  # fmt: skip
-        rows.append([f"{{doc}}`/{book.name(page)[:-3]}`", *where])
+        when = f"{made['date']}, {_commit(made['commit'])}" if made else "not recorded"
+        where = f"{made['machine']}, Python {made['python']}" if made else "not recorded"
+        rows.append([f"{{doc}}`/{book.name(page)[:-3]}`", when, where])
     text = "\n## Pages\n\nThe outputs of a page are kept until what they depend on changes.\n"
     text += table(
         "When and where the outputs of each page were made",
-        "tbl-provenance-pages", ["Page", "Date", "Machine", "Commit"], rows,
+        "tbl-provenance-pages", ["Page", "Made", "Where"], rows,
     )  # fmt: skip
     return text + table(
         "The versions that the pages were executed with",
