@@ -52,6 +52,8 @@ notebooks: env ## re-execute the pages whose code, package or results changed
 	@$(PY) tools/notebooks.py run --jobs $(JOBS)
 	@$(PY) tools/claims.py
 	@$(PY) tools/readme.py
+	@$(PY) tools/api.py
+	@$(PY) tools/provenance.py
 
 book: notebooks ## build the HTML book; warnings are errors
 	@$(PY) tools/mathjax.py

@@ -30,7 +30,19 @@ __all__ = ["Failure", "Interrupted", "NonFiniteError", "Run", "quiet", "train"]
 
 
 class NonFiniteError(FloatingPointError):
-    """A loss or parameter stopped being finite; `failures` says in which run, when and where."""
+    """A loss or parameter stopped being finite; `failures` says in which run, when and where.
+
+    Example:
+        >>> import numpy as np, optax
+        >>> from ngem_tutorial import MixtureDensityNetwork, NonFiniteError, fit, nll
+        >>> x = np.linspace(-1, 1, 100)[:, None]
+        >>> make = lambda rngs: MixtureDensityNetwork(1, 2, 1, hidden=(8,), rngs=rngs)
+        >>> try:
+        ...     fit(make, nll, x, x**2, epochs=4, batch_size=20, optimizer=optax.sgd(1e30))
+        ... except NonFiniteError as error:
+        ...     error.failures[0].seed
+        0
+    """
 
     def __init__(self, failures: Sequence[Failure]) -> None:
         self.failures = tuple(failures)

@@ -23,7 +23,7 @@ from ngem_tutorial.networks import Affine, PlainMixture, Standardized
 from ngem_tutorial.objectives import Objective, nll
 from ngem_tutorial.optimizers import KFAC, OPTIMIZERS
 
-__all__ = ["Failure", "Fit", "Interrupted", "NonFiniteError", "ScaleWarning", "fit"]
+__all__ = ["Failure", "Fit", "Interrupted", "NonFiniteError", "ScaleWarning", "Scaling", "fit"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +44,19 @@ class Fit:
         scaling: shift and scale of inputs and targets; None with `standardize=False`.
         seconds: wall time of the updates and evaluations, compilation apart.
         compile_seconds: wall time of the compilation, near zero if it was done before.
+
+    Example:
+        >>> import numpy as np
+        >>> from ngem_tutorial import MixtureDensityNetwork, fit, nll
+        >>> x = np.linspace(-1, 1, 100)[:, None]
+        >>> make = lambda rngs: MixtureDensityNetwork(1, 2, 1, hidden=(8,), rngs=rngs)
+        >>> result = fit(make, nll, x, x**2, epochs=5, batch_size=20, validation=0.2)
+        >>> result.updates.tolist() == list(range(21))  # evaluated before and after each update
+        True
+        >>> result.metrics["nll"].shape == result.validation["nll"].shape == (1, 21)
+        True
+        >>> result.model()(x).batch_shape
+        (100,)
     """
 
     seeds: Int[np.ndarray, " S"]
@@ -154,9 +167,13 @@ def fit(
         Interrupted: on a KeyboardInterrupt; its `run` is the `Fit` up to the last evaluation.
 
     Example:
-        >>> make = lambda rngs: MixtureDensityNetwork(1, 3, 1, rngs=rngs)
-        >>> result = fit(make, ngem, x, y, epochs=100, batch_size=64, validation=0.2, patience=10)
-        >>> mixtures = result.model()(x)
+        >>> import numpy as np
+        >>> from ngem_tutorial import MixtureDensityNetwork, fit, nll
+        >>> x = np.linspace(-1, 1, 100)[:, None]
+        >>> make = lambda rngs: MixtureDensityNetwork(1, 2, 1, hidden=(8,), rngs=rngs)
+        >>> result = fit(make, nll, x, x**2, epochs=5, batch_size=20, validation=0.2)
+        >>> result.model()(x).mean.shape
+        (100, 1)
     """
     data, held_out = _split(make_data(x, y, weights), validation)
     parts = {"evaluation": evaluation, "validation": held_out}

@@ -1,11 +1,11 @@
 """Keep the book's notebooks in step with what they come from.
 
 A page is a MyST ``.md`` whose front matter names a kernel; the ``.ipynb`` beside it carries the
-executed outputs and, under ``metadata.ngem.stamp``, what those outputs depend on: the page's code
-cells, the code of the package's modules that they import, directly or through others (see
-`imports.py`), the pinned versions of what these import, and the result files that the page
-declares. The cell tagged ``setup`` (see `configure.py`) does not count, and its output, which tells
-the machine, is not kept::
+executed outputs. Under ``metadata.ngem`` it says when and where they were ``made``, and in
+``stamp`` what they depend on: the page's code cells, the code of the package's modules that they
+import, directly or through others (see `imports.py`), the pinned versions of what these import,
+and the result files that the page declares. The cell tagged ``setup`` (see `configure.py`) does not
+count, and its output, which tells the machine, is not kept::
 
     ngem:
       results: [two_gaussians]   # folders of results/ that the page reads
@@ -23,8 +23,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import datetime
 import hashlib
 import os
+import platform
 import re
 import sys
 import time
@@ -47,6 +49,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 Notebook = nbformat.NotebookNode
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT = 600  # seconds for one cell
+RECORDED = ("stamp", "made")  # what executing writes to a notebook's metadata, under `ngem`
 LANGUAGE = {"name": "python", "file_extension": ".py", "pygments_lexer": "ipython3"}
 SETUP = "setup"  # the tag of the cell that installs the package; see configure.py
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -270,7 +273,22 @@ class Book:
         asyncio.run(client.async_execute(env=os.environ | ENVIRONMENT))  # a loop of its own
         normalise(notebook)
         notebook.metadata.setdefault("ngem", {})["stamp"] = stamp
+        old = self.stored(page)
+        made = old.metadata.get("ngem", {}).pop("made", None) if old else None
+        # What comes out the same again was made when it first came out.
+        notebook.metadata["ngem"]["made"] = made if old == notebook and made else self.made()
         write(notebook, page.with_suffix(".ipynb"))
+
+    def made(self) -> dict[str, Any]:
+        """Return when and where: date, processor, Python, and the commit of the package."""
+        from ngem_tutorial import _machine  # not needed to look at notebooks, and slow
+
+        return {
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "machine": f"{_machine.cpu_model()} ({os.cpu_count()} cores, {platform.system()})",
+            "python": platform.python_version(),
+            "commit": _machine.commit(self.root / "ngem_tutorial"),
+        }
 
     def sync(self, page: Path) -> None:
         """Take over a page's prose and cell metadata; the code, hence the outputs, are the same."""
@@ -281,15 +299,15 @@ class Book:
         ran = [cell for cell in new.cells if cell.cell_type == "code" and cell.source.strip()]
         for number, cell in enumerate(ran, start=1):  # a setup cell may have come or gone
             cell.execution_count = number
-        new.metadata.setdefault("ngem", {})["stamp"] = old.metadata["ngem"]["stamp"]
+        kept = {key: value for key, value in old.metadata["ngem"].items() if key in RECORDED}
+        new.metadata.setdefault("ngem", {}).update(kept)
         write(new, page.with_suffix(".ipynb"))
 
 
 def _declared(notebook: Notebook) -> dict[str, Any]:
     """Return what a page's front matter says under `ngem`."""
-    return {
-        key: value for key, value in notebook.metadata.get("ngem", {}).items() if key != "stamp"
-    }
+    own = notebook.metadata.get("ngem", {})
+    return {key: value for key, value in own.items() if key not in RECORDED}
 
 
 def update(book: Book, page: Path, force: bool = False) -> str:

@@ -44,6 +44,7 @@ __all__ = [
 ]  # fmt: skip
 
 VERDICTS = ("replicates", "inconclusive", "differs", "cannot be compared")
+"""What `judge` can say of a number of the paper, best first."""
 
 ORDERS = (
     "same", "opposite", "undecided in the paper", "undecided here", "undecided in both",
