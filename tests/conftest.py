@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import gc
 import importlib
 import json
@@ -103,8 +104,11 @@ def pytest_runtest_teardown() -> None:
     KEPT["after"] = memory("VmRSS")
 
 
+@functools.cache
 def missing(data: str) -> str | None:
-    """Return why a data set cannot be used, or `None` if it can."""
+    """Return why a data set, or the browser, cannot be used, or `None` if it can."""
+    if data == "browser":
+        return importlib.import_module("browser").missing()
     folder = os.environ.get("NGEM_DATA_DIR")
     if not folder:
         return f"needs {data}, and NGEM_DATA_DIR is not set"
