@@ -1,7 +1,7 @@
 # Plain venv + pip. Every target can be run from any state and again.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help env notebooks book test lint serve clean
+.PHONY: help env notebooks book test lint serve screenshots clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -43,11 +43,11 @@ notebooks: env ## re-execute the pages whose code, package or results changed
 	@$(PY) tools/claims.py
 
 book: notebooks ## build the HTML book; warnings are errors
-	@$(PY) tools/mathjax.py
-	@$(PY) $(VENV)/bin/jupyter-book build . --all --quiet --warningiserror --nitpick --keep-going
-	@echo "book: $(CURDIR)/_build/html/index.html"
+	@$(PY) tools/website.py
 
-test: env ## run the tests of the package and of the book, and every notebook
+test: env ## run the tests of the package, of the book in a browser, and every notebook
+	@$(PY) tools/mathematics.py
+	@$(PY) tools/browser.py
 	@$(PY) -m pytest tests book --nbval-lax --nbval-current-env --nbval-cell-timeout=120 \
 	    --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder --max-worker-restart=0
 
@@ -60,6 +60,10 @@ lint: env ## check style, formatting, types, docstrings and the layers of the pa
 serve: book ## show the book at http://localhost:8000 (PORT=... for another port)
 	@echo "serve: http://localhost:$(PORT) (stop with Ctrl-C)"
 	@$(PY) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+screenshots: env ## take pictures of every page: desktop and phone, light and dark
+	@$(PY) tools/browser.py
+	@$(PY) tools/screenshots.py
 
 clean: ## delete the built book and the caches of the tools; keep .venv and the notebooks
 	@rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

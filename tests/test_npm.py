@@ -1,4 +1,4 @@
-"""tools/npm.py and tools/mathematics.py: only the pinned package is unpacked, and only what is needed."""
+"""tools/npm.py and tools/mathematics.py: only what was pinned is unpacked, and what is needed."""
 
 from __future__ import annotations
 

@@ -88,7 +88,9 @@ def install() -> None:
     if os.geteuid() == 0 and shutil.which("apt-get"):
         quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         for command in (["update"], ["install", "--yes", "--no-install-recommends", "chromium"]):
-            subprocess.run(["apt-get", "-qq", *command], env=quiet, capture_output=True, check=False)
+            subprocess.run(
+                ["apt-get", "-qq", *command], env=quiet, capture_output=True, check=False
+            )
     if find() is None:
         command = [sys.executable, "-m", "playwright", "install", "chromium"]
         subprocess.run(command, capture_output=True, check=True, timeout=600)

@@ -1,7 +1,7 @@
 """Keep of the theme's icon font what the book's pages show.
 
-The theme brings 2000 icons: 1.5 MB of script, which book/_templates leaves out, and fonts of 300 kB, from
-which this Sphinx extension takes the few icons in use once the pages are written.
+The theme brings 2000 icons: 1.5 MB of script, which book/_templates leaves out, and fonts of
+300 kB, from which this Sphinx extension takes the few icons in use once the pages are written.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def small_font(font: Path, characters: set[int]) -> bytes | None:
 
 
 def glyphs_of(style: str) -> set[int]:
-    """Return the characters of the icons that a style sheet shows; icons have private characters."""
+    """Return the characters of a style sheet's icons, which are in Unicode's private area."""
     escaped = {int(code, 16) for code in re.findall(r'"\\([ef][0-9a-f]{3})"', style)}
     return escaped | {ord(character) for character in re.findall("[\ue000-\uf8ff]", style)}
 

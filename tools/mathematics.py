@@ -48,7 +48,7 @@ def _add_scripts(app: Any, page: str, template: str, context: Any, tree: Any) ->
         app.add_css_file("katex/katex.min.css")
         settings = json.dumps(macros(app.config.mathjax3_config or {}))
         app.add_js_file(None, body=f"window.mathematicsMacros = {settings};")
-        for script in SCRIPTS:
+        for script in (*SCRIPTS, *(["search.js"] if page == "search" else [])):
             app.add_js_file(script, loading_method="defer")
 
 

@@ -68,5 +68,5 @@ class Package:
             self.unpack(archive)
 
 
-# What `fetch` raises where a package cannot be had. A package that is not the pinned one is no such case.
+# What `fetch` raises where a package cannot be had. That it is not the pinned one is another case.
 UNAVAILABLE = (OSError, StopIteration, subprocess.SubprocessError)

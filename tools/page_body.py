@@ -1,4 +1,4 @@
-"""Make the tables of a page accessible: no empty headings, and a wide table scrolls in its own box."""
+"""Make tables accessible: no empty headings, and a wide table scrolls in its own box."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def accessible_tables(body: str) -> str:
     def table(match: re.Match[str]) -> str:
         text = EMPTY_HEADING.sub(_heading_to_cell, match[0])
         boxed = body[: match.start()].rstrip().endswith(BOXES)
-        return text if boxed else f'{BOXES[1]}{text}</div>'
+        return text if boxed else f"{BOXES[1]}{text}</div>"
 
     return TABLE.sub(table, body)
 

@@ -1,7 +1,8 @@
 """What search engines and other sites show of a page, and how to cite it.
 
-The description of a page is its first paragraph, or `description` in its front matter. The picture that is
-shown with a link needs an absolute address: it is named only if `html: baseurl` is set in `_config.yml`.
+The description of a page is its first paragraph, or `description` in its front matter. The picture
+that is shown with a link needs an absolute address: it is named only if `html: baseurl` is set in
+`_config.yml`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ LONGEST = 200  # characters of a description
 
 
 def shorten(text: str, longest: int = LONGEST) -> str:
-    """Return as many whole sentences of the text as fit, or of a first that is too long its beginning."""
+    """Return as many whole sentences as fit, or of a first that is too long its beginning."""
     text = " ".join(text.split())
     sentences = re.split(r"(?<=[.?!])(?<! al\.)\s+", text)
     kept = sentences[0]
@@ -33,7 +34,7 @@ def shorten(text: str, longest: int = LONGEST) -> str:
 
 
 def first_paragraph(tree: Any) -> str:
-    """Return the first paragraph of a page without mathematics that does not say what the page needs."""
+    """Return the first paragraph without mathematics that does not say what the page needs."""
     from docutils import nodes
 
     for paragraph in tree.findall(nodes.paragraph):
@@ -60,7 +61,9 @@ def tags(title: str, description: str, site: str, address: str) -> str:
         shown |= {"og:url": address, "og:image": _site_of(address) + CARD}
     lines = [("name", key, text) for key, text in named.items() if text]
     lines += [("property", key, text) for key, text in shown.items() if text]
-    return "\n".join(f'<meta {kind}="{key}" content="{html.escape(text)}" />' for kind, key, text in lines)
+    return "\n".join(
+        f'<meta {kind}="{key}" content="{html.escape(text)}" />' for kind, key, text in lines
+    )
 
 
 def _site_of(address: str) -> str:

@@ -1,7 +1,4 @@
-"""Take a picture of every page as desktops and phones show it, in both themes, for somebody to look at.
-
-    python tools/screenshots.py [--out FOLDER] [--whole] [PAGE ...]
-"""
+"""Take a picture of every page as desktops and phones show it, in both themes."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ LONGEST = 16000  # pixels; Chromium draws nothing below
 
 
 def take(pages: list[str], folder: Path, whole: bool) -> None:
-    """Write `PAGE_SIZE_THEME.png` for each page; `whole`: down to its end, or else what is seen first."""
+    """Write `PAGE_SIZE_THEME.png` for each page, `whole` or what is seen first."""
     folder.mkdir(parents=True, exist_ok=True)
     with website.served() as address, browser.chromium() as chromium:
         for size, (width, height) in SIZES.items():

@@ -1,7 +1,4 @@
-"""Build the HTML book unless it is current, and serve it.
-
-    python tools/website.py [--all]     build; --all: although it is current
-"""
+"""Build the HTML book unless it is current, and serve it."""
 
 from __future__ import annotations
 

@@ -16,8 +16,10 @@ const OPTIONS = {
   throwOnError: false,
 };
 
-document.addEventListener("DOMContentLoaded", () => {
-  for (const element of document.querySelectorAll(".math")) {
+function typesetMathematics(root) {
+  for (const element of root.querySelectorAll(".math")) {
     renderMathInElement(element, { ...OPTIONS, macros: { ...window.mathematicsMacros } });
   }
-});
+}
+
+document.addEventListener("DOMContentLoaded", () => typesetMathematics(document));

@@ -30,10 +30,8 @@ def toc_files(node: Any) -> list[str]:
     return []
 
 
-PAGES = [
-    *(f"{name}.html" for name in toc_files(yaml.safe_load((website.ROOT / "_toc.yml").read_text()))),
-    "search.html",
-]
+TOC = yaml.safe_load((website.ROOT / "_toc.yml").read_text())
+PAGES = [*(f"{name}.html" for name in toc_files(TOC)), "search.html"]
 each_page = pytest.mark.parametrize("name", PAGES)
 
 
@@ -144,8 +142,9 @@ def test_links_of_the_book_lead_somewhere(visitor, name):
 
 
 def test_no_page_is_left_over():
-    built = {path.relative_to(website.HTML).as_posix() for path in website.HTML.rglob("*.html")}
-    assert {name for name in built if not name.startswith("_static/")} - {"index.html"} == set(PAGES)
+    pages = [path.relative_to(website.HTML) for path in website.HTML.rglob("*.html")]
+    built = {page.as_posix() for page in pages if page.parts[0] != "_static"}
+    assert built == {"index.html", *PAGES}
 
 
 def test_search_finds_a_word_and_shows_no_tex(visitor):
@@ -180,14 +179,33 @@ def test_the_theme_stays_over_a_reload(visitor):
     assert visitor.complaints == []
 
 
-BAD_PAGE = """<!doctype html><title>Bad</title><main><img src="none.png" width="9" height="9">
-<p style="color: #999; background: #aaa">A pale \\(\\alpha\\)</p><a href="#x" style="outline: none">a</a>
-<pre style="width: 900px">wide</pre><script>nothing()</script></main>"""
+@pytest.mark.parametrize(
+    "reference", ["a.footnote-reference", "a.reference.internal[href*='equation-']"]
+)
+def test_a_reference_shows_what_it_refers_to(visitor, reference):
+    """When the keyboard reaches it, until Escape."""
+    page = visitor.page
+    visitor.open("book/theory/em_and_natural_gradients.html")
+    page.keyboard.press("Tab")
+    link = page.locator(f"main {reference}").first
+    link.focus()
+    page.wait_for_selector(".preview:not([hidden]) :is(.footnote, .katex)")
+    page.keyboard.press("Escape")
+    assert not page.is_visible(".preview")
+
+
+BAD_PAGE = """<!doctype html><title>Bad</title><main>
+<img src="none.png" width="9" height="9">
+<p style="color: #999; background: #aaa">A pale \\(\\alpha\\)</p>
+<a href="#x" style="outline: none">a</a>
+<pre style="width: 900px">wide</pre>
+<script>nothing()</script></main>"""
 
 
 def test_the_checks_can_fail(visitor):
     """A page on which everything is wrong is found wrong in all respects."""
-    visitor.page.route("**/bad.html", lambda route: route.fulfill(body=BAD_PAGE, content_type="text/html"))
+    bad = {"body": BAD_PAGE, "content_type": "text/html"}
+    visitor.page.route("**/bad.html", lambda route: route.fulfill(**bad))
     found = visitor.visit("bad.html")
     for subject in ("said", "failed", "mathematics", "images", "light", "dark", "focus", "phone"):
         assert found[subject], subject
