@@ -1,7 +1,7 @@
 # Plain venv + pip. Every target can be run from any state and again.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help env notebooks book test lint serve screenshots clean
+.PHONY: help env notebooks book test lint serve pdf screenshots clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -60,6 +60,10 @@ lint: env ## check style, formatting, types, docstrings and the layers of the pa
 serve: book ## show the book at http://localhost:8000 (PORT=... for another port)
 	@echo "serve: http://localhost:$(PORT) (stop with Ctrl-C)"
 	@$(PY) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+pdf: env ## print the book to _build/pdf/book.pdf
+	@$(PY) tools/browser.py
+	@$(PY) tools/pdf.py
 
 screenshots: env ## take pictures of every page: desktop and phone, light and dark
 	@$(PY) tools/browser.py

@@ -194,6 +194,24 @@ def test_a_reference_shows_what_it_refers_to(visitor, reference):
     assert not page.is_visible(".preview")
 
 
+def test_the_printed_book(visitor, tmp_path):
+    """Bookmarks and contents name the pages; links between pages lead to a place in the file."""
+    import pdf
+    import pypdf
+
+    visitor.page.goto("about:blank")
+    parts = [("", ["book/reference/claims.html"]), ("End", ["book/reference/glossary.html"])]
+    sheets = pdf.write("The title", parts, tmp_path / "book.pdf")
+    book = pypdf.PdfReader(tmp_path / "book.pdf")
+    assert len(book.pages) == sheets
+    claims, end, (glossary,) = book.outline
+    assert (claims.title, end.title, glossary.title) == ("Claims", "End", "Glossary")
+    place = book.get_destination_page_number(glossary)
+    assert "Glossary" in book.pages[place].extract_text()
+    assert book.pages[place].extract_text().strip().endswith(str(place + 1))
+    assert f"Glossary{place + 1}" in book.pages[1].extract_text().replace(" ", "").replace("\n", "")
+
+
 BAD_PAGE = """<!doctype html><title>Bad</title><main>
 <img src="none.png" width="9" height="9">
 <p style="color: #999; background: #aaa">A pale \\(\\alpha\\)</p>
