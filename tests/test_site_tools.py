@@ -48,6 +48,13 @@ def test_empty_headings_become_cells_and_tables_get_a_box():
     assert page_body.accessible_tables(boxed) == page_body.BOXES[0] + changed
 
 
+def test_a_cell_with_a_long_text_is_marked():
+    cells = "<tr><td>short</td><td>{}</td></tr>".format("long " * 7)
+    assert (
+        page_body.accessible_tables(f"<table>{cells}</table>").count('<td class="long">long') == 1
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "short"),
     [

@@ -7,6 +7,7 @@ from typing import Any
 
 EMPTY_HEADING = re.compile(r"<th(?P<options>[^>]*)>(?:\s|<p>\s*</p>)*</th>")
 TABLE = re.compile(r"<table\b.*?</table>", re.DOTALL)
+LONG_CELL = re.compile(r"<td>(?=[^<]{31,}</td>)")
 BOXES = ('<div class="pst-scrollable-table-container">', '<div class="wide-box">')
 
 
@@ -15,10 +16,14 @@ def _heading_to_cell(match: re.Match[str]) -> str:
 
 
 def accessible_tables(body: str) -> str:
-    """Return the HTML with empty headings turned into cells and every table in a box of its own."""
+    """Return the HTML with empty headings turned into cells and every table in a box of its own.
+
+    A cell with a long text gets the class `long`: phones would squeeze it to a word a line.
+    """
 
     def table(match: re.Match[str]) -> str:
         text = EMPTY_HEADING.sub(_heading_to_cell, match[0])
+        text = LONG_CELL.sub('<td class="long">', text)
         boxed = body[: match.start()].rstrip().endswith(BOXES)
         return text if boxed else f"{BOXES[1]}{text}</div>"
 

@@ -58,6 +58,28 @@ def contents(title: str, lines: list[tuple[str, int | None]]) -> str:
     return f"<h1>{html.escape(title)}</h1><ol>{items}</ol>"
 
 
+def placed(
+    parts: list[tuple[str, list[str]]], titles: dict[str, str], sizes: dict[str, int], front: int
+) -> tuple[list[tuple[str, int | None]], dict[str, int]]:
+    """Return the lines of the contents, and on which sheet each page of the book starts.
+
+    Args:
+        parts: captions of the parts of the book and the pages of each.
+        titles: of each page.
+        sizes: number of sheets of each page.
+        front: number of sheets before the first page.
+    """
+    listed: list[tuple[str, int | None]] = []
+    first, count = {}, front
+    for caption, names in parts:
+        listed += [(caption, None)] if caption else []
+        for name in names:
+            first[name] = count
+            listed.append((titles[name], count + 1))
+            count += sizes[name]
+    return listed, first
+
+
 def lead_inside(writer: Any, address: str, first: dict[str, int]) -> None:
     """Let links to other pages of the book lead to their place in the file."""
     from pypdf.generic import ArrayObject, NameObject
@@ -75,49 +97,47 @@ def lead_inside(writer: Any, address: str, first: dict[str, int]) -> None:
                 link[NameObject("/Dest")] = ArrayObject([place, NameObject("/Fit")])
 
 
-def write(title: str, parts: list[tuple[str, list[str]]], target: Path = TARGET) -> int:
-    """Print pages of the built book to `target`; return the number of sheets."""
+def write(
+    page: Any, address: str, title: str, parts: list[tuple[str, list[str]]], target: Path
+) -> int:
+    """Print pages of the book to a file.
+
+    Args:
+        page: a page of the browser, to show them in.
+        address: where the built book is served.
+        title: of the book.
+        parts: captions of the parts of the book and the pages of each.
+        target: the file to write.
+
+    Returns:
+        The number of sheets.
+    """
     from pypdf import PdfReader, PdfWriter
 
-    with website.served() as address, browser.chromium() as chromium:
-        page = chromium.new_page(color_scheme="light")
-        prints, titles = {}, {}
-        for name in (name for _, names in parts for name in names):
-            page.goto(f"{address}{name}")
-            page.evaluate("document.fonts.ready")
-            titles[name] = page.inner_text("article h1").removesuffix("#").strip()
-            prints[name] = PdfReader(io.BytesIO(page.pdf(**PAPER)))
+    prints, titles = {}, {}
+    for name in (name for _, names in parts for name in names):
+        page.goto(f"{address}{name}")
+        page.evaluate("document.fonts.ready")
+        titles[name] = page.inner_text("article h1").removesuffix("#").strip()
+        prints[name] = PdfReader(io.BytesIO(page.pdf(**PAPER)))
 
-        def lines(front: int) -> tuple[list[tuple[str, int | None]], dict[str, int]]:
-            """Return the contents and the first page of each chapter after `front` pages."""
-            listed: list[tuple[str, int | None]] = []
-            first, count = {}, front
-            for caption, names in parts:
-                listed += [(caption, None)] if caption else []
-                for name in names:
-                    first[name] = count
-                    listed.append((titles[name], count + 1))
-                    count += len(prints[name].pages)
-            return listed, first
-
-        front = len(printed(page, contents(title, lines(0)[0]), PAPER).pages)
-        listed, first = lines(front)
-        writer = PdfWriter()
-        writer.append(printed(page, contents(title, listed), PAPER), import_outline=False)
-        for caption, names in parts:
-            parent = None
-            for name in names:
-                writer.append(prints[name], import_outline=False)
-                if caption and parent is None:
-                    parent = writer.add_outline_item(title=caption, page_number=first[name])
-                writer.add_outline_item(title=titles[name], page_number=first[name], parent=parent)
-        numbers = "".join(f"<div><span>{i + 1}</span></div>" for i in range(len(writer.pages)))
-        for sheet, number in zip(
-            writer.pages, printed(page, numbers, WHOLE_SHEET).pages, strict=True
-        ):
-            sheet.merge_page(number)
-            sheet.compress_content_streams()  # merging has unpacked them
-        lead_inside(writer, address, first)
+    sizes = {name: len(sheets.pages) for name, sheets in prints.items()}
+    front = len(printed(page, contents(title, placed(parts, titles, sizes, 0)[0]), PAPER).pages)
+    listed, first = placed(parts, titles, sizes, front)
+    writer = PdfWriter()
+    writer.append(printed(page, contents(title, listed), PAPER), import_outline=False)
+    for caption, names in parts:
+        parent = None
+        for name in names:
+            writer.append(prints[name], import_outline=False)
+            if caption and parent is None:
+                parent = writer.add_outline_item(title=caption, page_number=first[name])
+            writer.add_outline_item(title=titles[name], page_number=first[name], parent=parent)
+    numbers = "".join(f"<div><span>{i + 1}</span></div>" for i in range(len(writer.pages)))
+    for sheet, number in zip(writer.pages, printed(page, numbers, WHOLE_SHEET).pages, strict=True):
+        sheet.merge_page(number)
+        sheet.compress_content_streams()  # merging has unpacked them
+    lead_inside(writer, address, first)
     writer.add_metadata({"/Title": title})
     writer.compress_identical_objects()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -132,7 +152,10 @@ def main() -> int:
     website.build()
     toc = yaml.safe_load((website.ROOT / "_toc.yml").read_text(encoding="utf-8"))
     title = yaml.safe_load((website.ROOT / "_config.yml").read_text(encoding="utf-8"))["title"]
-    print(f"pdf: {write(title, chapters(toc))} pages in {TARGET}")
+    with website.served() as address, browser.chromium() as chromium:
+        page = chromium.new_page(color_scheme="light")
+        sheets = write(page, address, title, chapters(toc), TARGET)
+    print(f"pdf: {sheets} pages in {TARGET}")
     return 0
 
 

@@ -87,5 +87,5 @@ document.addEventListener("DOMContentLoaded", () => {
   preview.addEventListener("pointerenter", () => clearTimeout(timer));
   preview.addEventListener("pointerleave", () => soon(close));
   document.addEventListener("keydown", (event) => event.key === "Escape" && close());
-  document.addEventListener("scroll", close, { passive: true });
+  document.addEventListener("scroll", () => (preview.hidden = true), { passive: true });
 });

@@ -199,9 +199,9 @@ def test_the_printed_book(visitor, tmp_path):
     import pdf
     import pypdf
 
-    visitor.page.goto("about:blank")
+    page, address = visitor.page, visitor.address
     parts = [("", ["book/reference/claims.html"]), ("End", ["book/reference/glossary.html"])]
-    sheets = pdf.write("The title", parts, tmp_path / "book.pdf")
+    sheets = pdf.write(page, address, "The title", parts, tmp_path / "book.pdf")
     book = pypdf.PdfReader(tmp_path / "book.pdf")
     assert len(book.pages) == sheets
     claims, end, (glossary,) = book.outline
