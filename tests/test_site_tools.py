@@ -70,9 +70,9 @@ def test_descriptions_are_whole_sentences(text, short):
 
 
 def test_tags_name_the_picture_only_with_an_address():
-    assert "og:image" not in page_head.tags('A "b"', "Says.", "Book", "")
-    tags = page_head.tags('A "b"', "Says.", "Book", "https://example.com/x/book/intro.html")
-    assert 'content="https://example.com/x/_static/social_card.png"' in tags
+    assert "og:image" not in page_head.tags('A "b"', "Says.", "Book", "", "book/a.html")
+    tags = page_head.tags('A "b"', "Says.", "Book", "https://example.com/book", "book/a.html")
+    assert 'content="https://example.com/book/_static/social_card.png"' in tags
     assert 'content="A &quot;b&quot;"' in tags
 
 

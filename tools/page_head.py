@@ -48,8 +48,16 @@ def first_paragraph(tree: Any) -> str:
     return ""
 
 
-def tags(title: str, description: str, site: str, address: str) -> str:
-    """Return the `meta` elements of a page; `address` is empty if the site has none."""
+def tags(title: str, description: str, site: str, base: str, name: str) -> str:
+    """Return the `meta` elements of a page.
+
+    Args:
+        title: of the page.
+        description: of the page.
+        site: title of the book.
+        base: address of the site, or nothing.
+        name: address of the page in the site.
+    """
     named = {"description": description, "twitter:card": "summary_large_image"}
     shown = {
         "og:type": "article",
@@ -57,17 +65,14 @@ def tags(title: str, description: str, site: str, address: str) -> str:
         "og:title": title,
         "og:description": description,
     }
-    if address:
-        shown |= {"og:url": address, "og:image": _site_of(address) + CARD}
+    if base:
+        base = base.rstrip("/") + "/"
+        shown |= {"og:url": base + name, "og:image": base + CARD}
     lines = [("name", key, text) for key, text in named.items() if text]
     lines += [("property", key, text) for key, text in shown.items() if text]
     return "\n".join(
         f'<meta {kind}="{key}" content="{html.escape(text)}" />' for kind, key, text in lines
     )
-
-
-def _site_of(address: str) -> str:
-    return address.split("/book/", 1)[0].rstrip("/") + "/"
 
 
 def bibtex(key: str, title: str, citation: dict[str, Any], year: str, address: str) -> str:
@@ -91,8 +96,9 @@ def _describe(app: Any, page: str, template: str, context: dict[str, Any], tree:
     meta = context.get("meta") or {}
     description = meta.get("description") or shorten(first_paragraph(tree))
     address = context.get("pageurl") or ""
-    site = app.config.html_title
-    context["metatags"] = context.get("metatags", "") + tags(title, description, site, address)
+    site, base = app.config.html_title, app.config.html_baseurl
+    elements = tags(title, description, site, base, app.builder.get_target_uri(page))
+    context["metatags"] = context.get("metatags", "") + elements
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     year = re.findall(r"\d{4}", app.config.copyright)[0]
     key = "ngem_tutorial_" + page.rsplit("/", 1)[-1]
