@@ -29,4 +29,10 @@ function watchWide() {
 // Without contents to mark, Bootstrap follows every link of the page, and fails at an address with a dot.
 if (!document.querySelector(".bd-toc-nav")) document.body.removeAttribute("data-bs-spy");
 
+// The arrow that unfolds a part of the table of contents is named after the page beside it.
+for (const arrow of document.querySelectorAll("summary:has(> .toctree-toggle)")) {
+  const page = arrow.closest("li")?.querySelector("a")?.textContent.trim();
+  arrow.setAttribute("aria-label", `Pages under ${page}`);
+}
+
 document.addEventListener("DOMContentLoaded", watchWide);
