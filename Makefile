@@ -1,7 +1,7 @@
 # Plain venv + pip. Every target can be run from any state and again.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help env configure data notebooks book test pages lint serve clean
+.PHONY: help env configure data notebooks book test pages lint serve pdf screenshots clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -56,15 +56,15 @@ notebooks: env ## re-execute the pages whose code, package or results changed
 	@$(PY) tools/provenance.py
 
 book: notebooks ## build the HTML book; warnings are errors
-	@$(PY) tools/mathjax.py
-	@$(PY) $(VENV)/bin/jupyter-book build . --all --quiet --warningiserror --nitpick --keep-going
-	@echo "book: $(CURDIR)/_build/html/index.html"
+	@$(PY) tools/website.py
 
 # Notebooks run as a reader has them who installed the package: see tools/wheel.py.
 PAGES = JUPYTER_PATH=$(CURDIR)/_build/wheel/jupyter $(PY) -m pytest \
     --nbval-lax --nbval-kernel-name=wheel --nbval-cell-timeout=120
 
-test: env ## run the tests of the package and of the book, and every notebook
+test: env ## run the tests of the package, of the book in a browser, and every notebook
+	@$(PY) tools/mathematics.py
+	@$(PY) tools/browser.py
 	@$(PY) tools/wheel.py
 	@$(PAGES) tests _build/wheel/book \
 	    --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder --max-worker-restart=0
@@ -86,6 +86,14 @@ lint: env ## check style, types, docstrings, the layers of the package and the w
 serve: book ## show the book at http://localhost:8000 (PORT=... for another port)
 	@echo "serve: http://localhost:$(PORT) (stop with Ctrl-C)"
 	@$(PY) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+pdf: env ## print the book to _build/pdf/book.pdf
+	@$(PY) tools/browser.py
+	@$(PY) tools/pdf.py
+
+screenshots: env ## take pictures of every page: desktop and phone, light and dark
+	@$(PY) tools/browser.py
+	@$(PY) tools/screenshots.py
 
 clean: ## delete the built book and the caches of the tools; keep .venv and the notebooks
 	@rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

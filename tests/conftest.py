@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import gc
 import importlib
 import json
@@ -107,8 +108,11 @@ def pytest_runtest_teardown() -> None:
     KEPT["after"] = memory("VmRSS")
 
 
+@functools.cache
 def missing(data: str) -> str | None:
     """Return why a data set or a program cannot be used, or `None` if it can."""
+    if data == "browser":
+        return importlib.import_module("browser").missing()
     if data in PROGRAMS:
         return None if shutil.which(data) else f"needs {data}, and it is not on the PATH"
     folder = os.environ.get("NGEM_DATA_DIR")
