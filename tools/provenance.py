@@ -62,8 +62,8 @@ def result_tables(root: Path) -> str:
                 f"{part['date'][:10]}, {results.duration(part['seconds'])}",
                 f"{letter}, {_commit(part['commit'])}",
             ])  # fmt: skip
-    text = "\n## Results\n\nA set that was made in parts has a row for each part. The last column says "
-    text += "in which environment, and by which commit of the program.\n"
+    text = "\n## Results\n\nA set that was made in parts has a row for each part. The last column "
+    text += "says in which environment, and by which commit of the program.\n"
     text += table(
         "When each set of results was made, how long it took, and by what",
         "tbl-provenance-results", ["Results", "Made", "By"], rows,
