@@ -92,12 +92,15 @@ def get_method(
     preconditioned = Variant() if method.objective is ngem else method.objective
     if coordinate is not None:
         check_choice("coordinate", coordinate, get_args(Coordinate))
+    if unit is not None:
+        check_choice("unit", unit, get_args(get_type_hints(Method)["unit"]))
+    if not isinstance(preconditioned, Variant):
+        return method
     changes: dict[str, Any] = {} if unit is None else {"unit": unit}
-    if coordinate is not None and isinstance(preconditioned, Variant):
+    if coordinate is not None:
         own = dataclasses.replace(preconditioned, coordinate=coordinate)
         changes["objective"] = ngem if own == Variant() else own
-    changed = dataclasses.replace(method, **changes)
-    return changed if isinstance(preconditioned, Variant) else method
+    return dataclasses.replace(method, **changes)
 
 
 def slug(name: str) -> str:

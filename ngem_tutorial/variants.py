@@ -9,7 +9,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal, get_args, get_type_hints
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ngem_tutorial._checks import check_choice, check_options
 from ngem_tutorial._typing import Array, ArrayLike, Float
@@ -87,7 +89,7 @@ class Variant:
             y: targets, shape `(..., D)`, with the mixture's batch shape, or of any for a mixture
                 without.
             unit: the unit in which the means, and in the coordinate `"scale"` the scales, are
-                measured: positive, a number or shape `(D,)`. Plain Gaussians are measured in none.
+                measured: positive, a number or shape `(D,)`; 1 where the Gaussians are plain.
             relaxation: `eps`, a number from 0 to 1.
 
         Returns:
@@ -150,8 +152,9 @@ class Variant:
         self, mixture: GaussianMixture, unit: ArrayLike, relaxation: ArrayLike
     ) -> None:
         check_options(mixture.dim, unit=unit, relaxation=relaxation)
-        if self.gaussians == "plain" and not (isinstance(unit, float | int) and unit == 1):
-            raise ValueError("unit must be left out: plain Gaussians are measured in none")
+        known = not isinstance(unit, jax.core.Tracer)
+        if self.gaussians == "plain" and not (known and np.all(np.asarray(unit) == 1)):
+            raise ValueError("unit must be 1 where gaussians is 'plain': nothing is measured in it")
 
     def _logits(
         self,
