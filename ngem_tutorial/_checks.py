@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import operator
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,7 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-__all__ = ["check_choice", "check_number", "check_options", "check_values"]
+__all__ = [
+    "check_choice",
+    "check_integers",
+    "check_number",
+    "check_options",
+    "check_values",
+    "check_whole",
+    "real_array",
+    "takes",
+    "to_arrays",
+]
 
 
 def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
@@ -71,6 +83,127 @@ def check_values(
     if not good.all():
         where = f" at {tuple(map(int, np.argwhere(~good)[0]))}" if array.ndim else ""
         raise ValueError(f"{name} must be {wanted}, got {array[~good].flat[0]}{where}")
+
+
+def check_whole(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """Return a whole number in a range.
+
+    Args:
+        name: of the argument.
+        value: what it is.
+        low: the least that it may be.
+        high: the most, or None.
+
+    Returns:
+        The number.
+
+    Raises:
+        ValueError: if it is none, or out of range.
+    """
+    try:
+        number = low - 1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name} must be a whole number, got {value!r}") from None
+    if number < low or (high is not None and number > high):
+        wanted = f"at least {low}" if high is None else f"from {low} to {high}"
+        raise ValueError(f"{name} must be {wanted}, got {value!r}")
+    return number
+
+
+def check_integers(name: str, array: np.ndarray) -> None:
+    """Check that JAX's integers hold those of NumPy; without x64 they have 32 bits, and wrap.
+
+    Args:
+        name: of the argument.
+        array: any shape and type; what is not of integers passes.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+    if not _fits(array):
+        kind = jax.dtypes.canonicalize_dtype(array.dtype)
+        raise ValueError(
+            f"{name} must be floats or integers that {kind} holds, got integers from {array.min()} "
+            f"to {array.max()}. Pass measurements as floats."
+        )
+
+
+def real_array(name: str, value: Any) -> jax.Array:
+    """Return an argument as a JAX array.
+
+    Integers that JAX's would not hold become floats, as if they had been passed as such.
+
+    Args:
+        name: of the argument.
+        value: an array, traced or not, a number, or lists of them.
+
+    Returns:
+        The array.
+
+    Raises:
+        ValueError: if it is complex, or no array of numbers.
+    """
+    if not any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(value)):
+        value = np.asarray(value)
+        if not (jnp.issubdtype(value.dtype, jnp.number) or value.dtype == bool):
+            raise ValueError(f"{name} must be an array of real numbers, got type {value.dtype}")
+        if not _fits(value):
+            value = value.astype(float)
+    array = jnp.asarray(value)
+    if jnp.iscomplexobj(array):
+        raise ValueError(f"{name} must be real, got a complex array")
+    return array
+
+
+def _fits(array: np.ndarray) -> bool:
+    """Whether JAX keeps the integers of an array."""
+    if array.dtype.kind not in "iu" or array.size == 0:
+        return True
+    kind = np.iinfo(jax.dtypes.canonicalize_dtype(array.dtype))
+    return bool(kind.min <= array.min() and array.max() <= kind.max)
+
+
+def to_arrays(inputs: Any) -> Any:
+    """Return inputs as a pytree of arrays.
+
+    Lists and tuples of numbers, nested or not, are one array; lists and tuples of arrays are
+    several. A table, a pandas DataFrame for instance, is one array.
+
+    Args:
+        inputs: a pytree of arrays, tables and numbers, or None.
+
+    Returns:
+        The pytree with NumPy arrays in the place of what is no JAX array.
+    """
+    return jax.tree.map(
+        lambda leaf: leaf if isinstance(leaf, jax.Array) else np.asarray(leaf),
+        inputs,
+        is_leaf=_is_of_numbers,
+    )
+
+
+def _is_of_numbers(value: Any) -> bool:
+    """Whether a value is a number, or a list or tuple of such values."""
+    if isinstance(value, list | tuple):
+        return len(value) > 0 and all(map(_is_of_numbers, value))
+    return isinstance(value, bool | int | float | np.generic)
+
+
+def takes(function: Callable[..., Any], name: str) -> bool:
+    """Say whether a function takes an argument by name.
+
+    Args:
+        function: anything that can be called.
+        name: of the argument.
+
+    Returns:
+        Whether it does; True if that cannot be found out.
+    """
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return True
+    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def check_options(

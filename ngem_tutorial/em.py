@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ngem_tutorial._checks import check_number
+from ngem_tutorial._checks import check_number, check_values, check_whole, real_array
 from ngem_tutorial._typing import Array, ArrayLike, Float
 from ngem_tutorial.mixtures import GaussianMixture, check_mixture
 
@@ -38,7 +38,7 @@ def em_step(
         The mixture that maximises the expected complete-data log-likelihood.
 
     Raises:
-        ValueError: if the shapes do not fit or `min_scale` is negative.
+        ValueError: if the shapes do not fit, `y` is not finite or `min_scale` is negative.
 
     Example:
         >>> from ngem_tutorial import GaussianMixture
@@ -71,8 +71,8 @@ def natural_gradient_em_step(
         The next mixture.
 
     Raises:
-        ValueError: if the shapes do not fit, `learning_rate` is out of range or `min_scale` is
-            negative.
+        ValueError: if the shapes do not fit, `y` is not finite, `learning_rate` is out of range or
+            `min_scale` is negative.
     """
     y = _check_data(mixture, y)
     check_number(
@@ -95,7 +95,7 @@ def natural_gradient_em_step(
     mean = (1.0 - a) * mixture.means + a * mu_hat
     within = (1.0 - a) * mixture.scales**2 + a * variance_hat
     between = a * (1.0 - a) * (mixture.means - mu_hat) ** 2
-    scale = jnp.maximum(jnp.sqrt(within + between), min_scale)
+    scale = jnp.maximum(jnp.sqrt(within + between), jnp.asarray(min_scale, y.dtype))
     # On repeated points the variance vanishes; below their rounding a scale means nothing.
     size = jnp.max(jnp.abs(y), axis=0)
     rounding = jnp.finfo(y.dtype).eps * jnp.where(size > 0, size, 1.0)
@@ -120,10 +120,11 @@ def gradient_em_step(
         The next mixture.
 
     Raises:
-        ValueError: if the shapes do not fit or `learning_rate` is not positive.
+        ValueError: if the shapes do not fit, `y` is not finite or `learning_rate` is not positive.
     """
     y = _check_data(mixture, y)
     check_number("learning_rate", learning_rate, "positive", lambda r: r > 0)
+    learning_rate = jnp.asarray(learning_rate, y.dtype)
     rho = jax.lax.stop_gradient(mixture.responsibilities(y))
 
     def q(parameters: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
@@ -148,7 +149,7 @@ def iterate(
         step: maps a mixture, the data and the options to the next mixture, `em_step` for instance.
         mixture: where to start, batch shape `()`.
         y: data, shape `(N, D)`.
-        num_steps: how many steps.
+        num_steps: how many steps, a whole number.
         **options: for the step, `learning_rate` for instance; traced, so that other values reuse
             the program.
 
@@ -157,7 +158,8 @@ def iterate(
         shape `(num_steps + 1,)`.
 
     Raises:
-        ValueError: if the step refuses its arguments.
+        ValueError: if `y` is not finite, `num_steps` is not a whole number or negative, or the
+            step refuses its arguments.
 
     Example:
         >>> import numpy as np
@@ -169,7 +171,8 @@ def iterate(
         >>> fitted.means.round(2).tolist(), bool((np.diff(log_likelihood) > -1e-5).all())
         ([[-1.0], [1.0]], True)
     """
-    y = jnp.asarray(y)
+    num_steps = check_whole("num_steps", num_steps, 0)
+    y = _check_data(mixture, y)
     # With the values of the options, which the compiled program does not know.
     jax.eval_shape(lambda m, data: step(m, data, **options), mixture, y)
     return _iterate(step, mixture, y, num_steps, **options)
@@ -195,7 +198,8 @@ def _check_data(mixture: GaussianMixture, y: ArrayLike) -> Float[Array, "N {mixt
     check_mixture(mixture)
     if mixture.batch_shape:
         raise ValueError(f"mixture must be a single one, got batch shape {mixture.batch_shape}")
-    y = jnp.asarray(y)
+    y = real_array("y", y)
     if y.ndim != 2 or y.shape[0] == 0 or y.shape[1] != mixture.dim:
         raise ValueError(f"y must have shape (N, D) with D = {mixture.dim}, got {y.shape}")
+    check_values("y", y, "finite", np.isfinite)
     return y.astype(jnp.result_type(y, mixture.means))

@@ -19,9 +19,10 @@ from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from ngem_tutorial._checks import check_choice, check_options
+from ngem_tutorial._checks import check_choice, check_number, check_options, check_values
 from ngem_tutorial._typing import Array, ArrayLike, Float, Num
 from ngem_tutorial.mixtures import GaussianMixture, check_mixture
 
@@ -107,7 +108,11 @@ def solve_damped_categorical_fisher(
 
     Returns:
         Shape `(..., K)`.
+
+    Raises:
+        ValueError: if `damping` is not positive (where it is known).
     """
+    check_values("damping", damping, "positive and finite", lambda d: (d > 0) & np.isfinite(d))
     pi, g = jnp.asarray(weights), jnp.asarray(gradient)
     a = 1.0 / (pi + damping)
     # 1 - pi^T diag(a) pi, written without the cancellation.
@@ -213,13 +218,15 @@ def relaxed_e_step(mixture: GaussianMixture, y: ArrayLike, relaxation: ArrayLike
         y: targets, shape `(..., D)`.
         relaxation: `eps`, a number from 0 to 1, traced or not. Not zero, the responsibilities are
             `(1 - eps) rho + eps / K`, and the standardised residuals are limited to `1 / (2 eps)`.
+            Under `jax.jit`, where it is not known, it is moved into its range.
 
     Returns:
         The weights, the relaxed responsibilities, their ratio and the limited residuals.
 
     Raises:
-        ValueError: if the shape of `y` does not fit.
+        ValueError: if the shape of `y` does not fit or `relaxation` is out of range.
     """
+    check_number("relaxation", relaxation, "from 0 to 1", lambda e: (e >= 0) & (e <= 1))
     z = mixture.standardize(y)
     log_pi = mixture.log_weights
     log_rho = mixture.log_responsibilities(y)
@@ -293,12 +300,21 @@ def complete_data_kl(p: GaussianMixture, q: GaussianMixture) -> Float[Array, "*b
 
     Args:
         p: a mixture of batch shape `(...)`.
-        q: another of the same shape.
+        q: another of the same shape; one of the two may be without batch axes.
 
     Returns:
         `KL(pi_p || pi_q) + sum_k pi_pk KL(N_pk || N_qk)` in nats, shape `(...)`. It is an upper
         bound of the divergence of the mixtures themselves.
+
+    Raises:
+        ValueError: if the shapes differ, a missing batch shape apart.
     """
+    event, batch = q.means.shape[-2:], q.batch_shape
+    if event != p.means.shape[-2:] or (batch != p.batch_shape and () not in (batch, p.batch_shape)):
+        raise ValueError(
+            f"q must have the shape of p: its means have shape {q.means.shape}, those of p "
+            f"{p.means.shape}"
+        )
     variance = (p.scales / q.scales) ** 2
     shift = ((p.means - q.means) / q.scales) ** 2
     gaussians = 0.5 * jnp.sum(variance + shift - 1.0 - jnp.log(variance), axis=-1)

@@ -7,6 +7,7 @@ are, goes on when a run fails, and records whatever a probe returns.
 from __future__ import annotations
 
 import dataclasses
+import operator
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -16,7 +17,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from ngem_tutorial._checks import check_choice
+from ngem_tutorial._checks import check_choice, check_whole
 from ngem_tutorial._training import arguments as checks
 from ngem_tutorial._training.data import make_data
 from ngem_tutorial._training.program import Optimizer
@@ -106,7 +107,12 @@ class Run:
 
         Raises:
             IndexError: if there is no such run.
+            TypeError: if the index is not a whole number.
         """
+        try:
+            index = operator.index(index)
+        except TypeError:
+            raise TypeError(f"index must be a whole number, got {index!r}") from None
         runs = len(self.seeds)
         if not -runs <= index < runs:
             raise IndexError(f"index must be from {-runs} to {runs - 1}, got {index}")
@@ -162,15 +168,17 @@ def train(
     random order of the examples, drawn on the host from the seed; the examples that do not fill a
     last batch are left out of that epoch. A module's state besides its parameters (statistics of
     `nnx.BatchNorm`, random streams of `nnx.Dropout`) is carried from update to update; metrics and
-    probes see it in evaluation mode. Programs are kept by what they compute: other seeds, learning
-    rates, data of the same shapes or equal functions made anew do not compile again.
+    probes see it in evaluation mode; `fit` says which mode it trains in. Programs are kept by what
+    they compute: other seeds, learning rates, data of the same shapes or equal functions made anew
+    do not compile again.
 
     Args:
         make_model: builds a Flax NNX module from random streams, or is a module, for one seed;
             called with `x` the module returns a `GaussianMixture`.
         objective: `objective(mixture, y)`, one value per example, or a `Method`, whose schedule
             and unit it then gets; the mean is minimised.
-        x: inputs, a pytree of arrays with leading axis `N`, or None for a model without input.
+        x: inputs, a pytree of arrays with leading axis `N`, or None for a model without input. A
+            list or tuple of numbers, nested or not, is one array, as is a table.
         y: targets, shape `(N, ..., D)`.
         epochs: passes through the data.
         batch_size: examples per update, at most `N`.
@@ -213,8 +221,8 @@ def train(
     chosen = checks.check_seeds(seeds)
     checks.check_model(make_model, len(chosen))
     data = make_data(x, y, weights)
-    batch_size = checks.check_whole("batch_size", batch_size, 1, data.size)
-    num_updates = checks.check_whole("epochs", epochs, 1) * (data.size // batch_size)
+    batch_size = check_whole("batch_size", batch_size, 1, data.size)
+    num_updates = check_whole("epochs", epochs, 1) * (data.size // batch_size)
     points = checks.check_points(record_at, num_updates)
     method = checks.to_method(objective)
     settings = Settings(

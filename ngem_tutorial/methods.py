@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, get_args, get_type_hints
 import optax
 
 from ngem_tutorial import variants
-from ngem_tutorial._checks import check_choice
+from ngem_tutorial._checks import check_choice, takes
 from ngem_tutorial.fisher import Coordinate
 from ngem_tutorial.objectives import Objective, ngem, nll, relaxation_schedule, sgem
 from ngem_tutorial.variants import Variant
@@ -31,7 +31,7 @@ class Method:
             mixtures, or `"target"`, nothing, so that means are measured in the targets' own units.
 
     Raises:
-        ValueError: if `unit` is neither.
+        ValueError: if `unit` is neither, or the objective takes no unit or no relaxation.
 
     Example:
         >>> from ngem_tutorial import METHODS, Method, nll, relaxation_schedule, variants
@@ -48,8 +48,13 @@ class Method:
     unit: Literal["target", "batch"] = "target"
 
     def __post_init__(self) -> None:
-        """Check the unit."""
+        """Check the unit, and that the objective takes what it is to be called with."""
         check_choice("unit", self.unit, get_args(get_type_hints(type(self))["unit"]))
+        given = {"unit": self.unit == "batch", "relaxation": self.schedule is not None}
+        for name, is_given in given.items():
+            if is_given and not takes(self.objective, name):
+                what = "unit must be 'target'" if name == "unit" else "schedule must be None"
+                raise ValueError(f"{what}: the objective of {self.name!r} takes no {name}")
 
 
 METHODS: Final[dict[str, Method]] = {
@@ -102,12 +107,15 @@ def get_method(
     preconditioned = Variant() if method.objective is ngem else method.objective
     if coordinate is not None:
         check_choice("coordinate", coordinate, get_args(Coordinate))
+    if unit is not None:
+        check_choice("unit", unit, get_args(get_type_hints(Method)["unit"]))
+    if not isinstance(preconditioned, Variant):
+        return method
     changes: dict[str, Any] = {} if unit is None else {"unit": unit}
-    if coordinate is not None and isinstance(preconditioned, Variant):
+    if coordinate is not None:
         own = dataclasses.replace(preconditioned, coordinate=coordinate)
         changes["objective"] = ngem if own == Variant() else own
-    changed = dataclasses.replace(method, **changes)
-    return changed if isinstance(preconditioned, Variant) else method
+    return dataclasses.replace(method, **changes)
 
 
 def slug(name: str) -> str:

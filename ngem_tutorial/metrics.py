@@ -273,7 +273,11 @@ def squared_error(mixture: GaussianMixture, y: ArrayLike) -> Float[Array, "*batc
 
     Returns:
         Shape `(...)`, in squared units of the target.
+
+    Raises:
+        ValueError: if the shape of `y` does not fit the mixture.
     """
+    mixture, y = mixture.pair(y)
     return jnp.sum((mixture.mean - y) ** 2, axis=-1)
 
 
@@ -286,6 +290,9 @@ def least_squared_error(mixture: GaussianMixture, y: ArrayLike) -> Float[Array, 
 
     Returns:
         Shape `(...)`, in squared units of the target.
+
+    Raises:
+        ValueError: if the shape of `y` does not fit the mixture.
     """
     return jnp.min(_component_errors(mixture, y), axis=-1)
 
@@ -299,18 +306,21 @@ def regression_scores(mixture: GaussianMixture, y: ArrayLike) -> dict[str, Float
     `rmse_component`. What a prediction without that knowledge gives is `rmse_mean`.
 
     Args:
-        mixture: batch shape `(N,)`.
-        y: targets, shape `(N, D)`.
+        mixture: batch shape `(...)`.
+        y: targets, shape `(..., D)`.
 
     Returns:
         `nll` and `entropy` (of the weights) in nats; `rmse_min`, `rmse_component` and `rmse_mean`
         in the units of the targets.
+
+    Raises:
+        ValueError: if the shape of `y` does not fit the mixture.
     """
     errors = _component_errors(mixture, y)
     return {
         "nll": jnp.mean(nll(mixture, y)),
         "rmse_min": jnp.sqrt(jnp.mean(jnp.min(errors, axis=-1))),
-        "rmse_component": jnp.sqrt(jnp.min(jnp.mean(errors, axis=0))),
+        "rmse_component": jnp.sqrt(jnp.min(jnp.mean(errors, axis=tuple(range(errors.ndim - 1))))),
         "rmse_mean": jnp.sqrt(jnp.mean(squared_error(mixture, y))),
         "entropy": jnp.mean(mixture.weight_entropy),
     }
@@ -318,7 +328,8 @@ def regression_scores(mixture: GaussianMixture, y: ArrayLike) -> dict[str, Float
 
 def _component_errors(mixture: GaussianMixture, y: ArrayLike) -> Float[Array, "*batch K"]:
     """Squared errors of the components' means, shape `(..., K)`."""
-    return jnp.sum((mixture.means - jnp.asarray(y)[..., None, :]) ** 2, axis=-1)
+    mixture, y = mixture.pair(y)
+    return jnp.sum((mixture.means - y[..., None, :]) ** 2, axis=-1)
 
 
 # --------------------------------------------------------------- a learned mixture and the truth

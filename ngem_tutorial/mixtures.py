@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.serialization
@@ -20,7 +20,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from ngem_tutorial._checks import check_number, check_values
+from ngem_tutorial._checks import check_number, check_values, real_array
 from ngem_tutorial._typing import Array, ArrayLike, Float, Int, Nested
 
 __all__ = ["GaussianMixture", "LEAST_LOG_WEIGHT", "check_mixture"]
@@ -72,11 +72,9 @@ class GaussianMixture:
     def __init__(self, logits: Nested, means: Nested, scales: Nested) -> None:
         """Convert the parameters to floating-point arrays of one dtype and check them."""
         names = ("logits", "means", "scales")
-        arrays = [jnp.asarray(parameter) for parameter in (logits, means, scales)]
+        arrays = [real_array(*part) for part in zip(names, (logits, means, scales), strict=True)]
         dtypes = {array.dtype for array in arrays}
         if dtypes not in ({_FLOAT32}, {_FLOAT64}):  # these need no conversion
-            if any(jnp.iscomplexobj(array) for array in arrays):
-                raise ValueError("logits, means and scales must be real, got a complex array")
             # The widest of the three; integers become floats.
             dtype = _at_least_float32(jnp.result_type(*arrays, float))
             arrays = [array.astype(dtype) for array in arrays]
@@ -179,7 +177,7 @@ class GaussianMixture:
         Raises:
             ValueError: if the last axis of `y` is not `D` or the batch shapes differ.
         """
-        y = jnp.asarray(y)
+        y = real_array("y", y)
         self._check_dim(y)
         batch = y.shape[:-1]
         if self.batch_shape not in ((), batch):
@@ -269,7 +267,7 @@ class GaussianMixture:
         return jnp.exp(self.log_responsibilities(y))
 
     def sample(
-        self, key: jax.Array, shape: int | Sequence[int] = (), *, temperature: float = 1.0
+        self, key: jax.Array, shape: int | Sequence[int] = (), *, temperature: ArrayLike = 1.0
     ) -> Float[Array, "*shape {self.dim}"]:
         """Draw targets.
 
@@ -279,14 +277,15 @@ class GaussianMixture:
         Args:
             key: a JAX random key.
             shape: how many for each mixture of the batch.
-            temperature: positive. The logits are divided by it and the variances multiplied: below
-                one the draws gather at the means of the heaviest components.
+            temperature: positive, a number, traced or not. The logits are divided by it and the
+                variances multiplied: below one the draws gather at the means of the heaviest
+                components.
 
         Returns:
             Shape `(*shape, ..., D)`.
 
         Raises:
-            ValueError: if `shape` is negative or `temperature` not positive.
+            ValueError: if `shape` is negative or `temperature` not positive (where it is known).
             TypeError: if a gradient with respect to the logits is asked for.
 
         Example:
@@ -299,7 +298,7 @@ class GaussianMixture:
         return self.sample_with_components(key, shape, temperature=temperature)[0]
 
     def sample_with_components(
-        self, key: jax.Array, shape: int | Sequence[int] = (), *, temperature: float = 1.0
+        self, key: jax.Array, shape: int | Sequence[int] = (), *, temperature: ArrayLike = 1.0
     ) -> tuple[Float[Array, "*shape {self.dim}"], Int[Array, "*shape"]]:
         """Draw targets, and say which component each is from.
 
@@ -313,11 +312,12 @@ class GaussianMixture:
             components, integers from 0 to `K - 1`, shape `(*shape, ...)`.
 
         Raises:
-            ValueError: if `shape` is negative or `temperature` not positive.
+            ValueError: if `shape` is negative or `temperature` not positive (where it is known).
             TypeError: if a gradient with respect to the logits is asked for.
         """
         check_number("temperature", temperature, "positive and finite", _positive)
         check_values("shape", shape, "a whole number or several, not negative", _natural)
+        temperature = jnp.asarray(temperature, self.means.dtype)
         shape = tuple(int(length) for length in np.atleast_1d(shape))
         component_key, noise_key = jax.random.split(key)
         batch = (*shape, *self.batch_shape)
@@ -331,7 +331,7 @@ class GaussianMixture:
         def pick(parameter: jax.Array) -> jax.Array:
             return parameter.reshape(-1, self.dim)[index]
 
-        return pick(self.means) + math.sqrt(temperature) * pick(self.scales) * noise, k
+        return pick(self.means) + jnp.sqrt(temperature) * pick(self.scales) * noise, k
 
     def __getitem__(self, index: Any) -> GaussianMixture:
         """Some mixtures of a batch.
@@ -356,7 +356,7 @@ class GaussianMixture:
 
         def pick(leaf: jax.Array, event_axes: int) -> jax.Array:
             whole = (slice(None),) * event_axes if dots else ()
-            return leaf.at[(*index, *whole)].get(mode="fill", fill_value=jnp.nan)
+            return jnp.asarray(leaf).at[(*index, *whole)].get(mode="fill", fill_value=jnp.nan)
 
         leaves = [pick(self.logits, 1), pick(self.means, 2), pick(self.scales, 2)]
         return self.tree_unflatten(None, leaves)
@@ -366,6 +366,12 @@ class GaussianMixture:
         if not self.batch_shape:
             raise TypeError("a mixture without batch axes has no length")
         return self.batch_shape[0]
+
+    def __iter__(self) -> Iterator[GaussianMixture]:
+        """The mixtures along the first batch axis."""
+        if not self.batch_shape:
+            raise TypeError("iteration over a mixture without batch axes")
+        return (self[position] for position in range(len(self)))
 
     def affine(self, shift: ArrayLike, scale: ArrayLike) -> GaussianMixture:
         """The mixture of `shift + scale * y`: the same, in other units of the targets.
@@ -424,13 +430,13 @@ class GaussianMixture:
         """The mixture of some coordinates of a target, the others integrated out.
 
         Args:
-            dims: one coordinate or several, each from `-D` to `D - 1`.
+            dims: one coordinate or several, each from `-D` to `D - 1`, all different.
 
         Returns:
             A mixture with the same weights and `D` equal to the number of `dims`.
 
         Raises:
-            ValueError: if a coordinate is out of range.
+            ValueError: if a coordinate is out of range or named twice.
 
         Example:
             >>> from ngem_tutorial import GaussianMixture
@@ -448,13 +454,15 @@ class GaussianMixture:
             raise ValueError(
                 f"dims must name coordinates from {-self.dim} to {self.dim - 1}, got {dims}"
             )
+        if len({int(d) % self.dim for d in columns}) < columns.size:
+            raise ValueError(f"dims must name each coordinate of the {self.dim} once, got {dims}")
         return dataclasses.replace(
             self, means=self.means[..., columns], scales=self.scales[..., columns]
         )
 
     def _targets(self, y: ArrayLike) -> jax.Array:
         """Return `y` as an array in the mixture's dtype after checking its shape."""
-        y = jnp.asarray(y)
+        y = real_array("y", y)
         self._check_dim(y)
         try:
             jnp.broadcast_shapes(y.shape[:-1], self.batch_shape)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ngem_tutorial._checks import check_choice, check_values
+from ngem_tutorial._checks import check_choice, check_values, real_array, to_arrays
 from ngem_tutorial._typing import Array, ArrayLike, Float
 from ngem_tutorial.fisher import Coordinate
 from ngem_tutorial.mixtures import GaussianMixture, check_mixture
@@ -121,7 +121,7 @@ class MixtureDensityNetwork(nnx.Module):
         Raises:
             ValueError: if the last axis of `x` is not `in_features`.
         """
-        x = jnp.asarray(x)
+        x = real_array("x", x)
         layer = self.trunk[0] if len(self.trunk) else self.logits
         if x.ndim == 0 or x.shape[-1] != layer.in_features:
             raise ValueError(f"x must have shape (..., {layer.in_features}), got {x.shape}")
@@ -265,7 +265,8 @@ class Standardized(nnx.Module):
         """Map raw inputs to mixtures of raw targets.
 
         Args:
-            x: inputs as the network takes them, in raw units.
+            x: inputs as the network takes them, in raw units: a pytree of arrays, in which a list
+                or tuple of numbers, nested or not, is one array, as is a table.
 
         Returns:
             The network's mixtures, in raw units.
@@ -273,7 +274,7 @@ class Standardized(nnx.Module):
         Raises:
             ValueError: if the inputs do not have the leaves that were standardised.
         """
-        leaves, structure = jax.tree.flatten(x)
+        leaves, structure = jax.tree.flatten(to_arrays(x))
         if len(leaves) != len(self.inputs):
             raise ValueError(f"x must have {len(self.inputs)} arrays, got {len(leaves)}")
         scaled = [
@@ -320,12 +321,14 @@ class LabelConditioned(nnx.Module):
             TypeError: if the labels are not integers.
             ValueError: if a label is not from 0 to `C - 1` (where they are known).
         """
-        labels = jnp.asarray(labels)
-        if not jnp.issubdtype(labels.dtype, jnp.integer):
-            raise TypeError(f"labels must be integers, got {labels.dtype}")
+        # Checked as they come: JAX's integers may not hold them.
+        given = labels if isinstance(labels, jax.Array) else np.asarray(labels)
+        if not jnp.issubdtype(given.dtype, jnp.integer):
+            raise TypeError(f"labels must be integers, got {given.dtype}")
         classes = self.num_classes
         wanted = f"from 0 to {classes - 1}"
-        check_values("labels", labels, wanted, lambda label: (label >= 0) & (label < classes))
+        check_values("labels", given, wanted, lambda label: (label >= 0) & (label < classes))
+        labels = jnp.asarray(given)
         table = self.network(jnp.eye(classes))
         # JAX would count negative ones from the end; 8 bits may not hold the number of classes.
         known = jnp.where(
@@ -359,7 +362,7 @@ def choose_initial_means(
         >>> sorted(means.ravel().tolist())
         [1.0, 2.0, 3.0]
     """
-    y = jnp.asarray(y)
+    y = real_array("y", y)
     if y.ndim != 2 or not 1 <= num_components <= y.shape[0]:
         raise ValueError(
             f"y must have shape (N, D) with N >= num_components = {num_components}, got {y.shape}"

@@ -74,6 +74,8 @@ def sgem(mixture: GaussianMixture, y: ArrayLike) -> Float[Array, "*batch"]:
     The M-step objective, with the responsibilities held constant, has the gradient of the negative
     log-likelihood (Corollary 3.2). Its value lies above by the entropy of the responsibilities
     (equation (8)), which is subtracted here so that the value is the negative log-likelihood.
+    Second derivatives are those of the M-step objective, with the responsibilities held constant,
+    not those of `nll`.
 
     Args:
         mixture: batch shape `(...)`.

@@ -28,7 +28,7 @@ Params = Any
 Predict = Callable[[Params, Any], GaussianMixture]
 
 
-def muon(learning_rate: ArrayLike) -> optax.GradientTransformation:
+def muon(learning_rate: ArrayLike | optax.Schedule) -> optax.GradientTransformation:
     """Muon (Jordan et al., 2024) with the step sizes of Liu et al. (2025).
 
     The momentum of every matrix, those of the output layers among them, is replaced by a matrix
@@ -40,7 +40,7 @@ def muon(learning_rate: ArrayLike) -> optax.GradientTransformation:
     matrix otherwise.
 
     Args:
-        learning_rate: positive.
+        learning_rate: positive, or a schedule as optax has them.
 
     Returns:
         An optax transformation.
@@ -52,7 +52,7 @@ def muon(learning_rate: ArrayLike) -> optax.GradientTransformation:
 
 
 def soap(
-    learning_rate: ArrayLike,
+    learning_rate: ArrayLike | optax.Schedule,
     *,
     b1: float = 0.95,
     b2: float = 0.95,
@@ -69,7 +69,7 @@ def soap(
     basis by decreasing eigenvalue. Vectors get Adam. There is no weight decay.
 
     Args:
-        learning_rate: positive.
+        learning_rate: positive, or a schedule as optax has them, of the number of updates done.
         b1: decay of the momentum, in [0, 1).
         b2: decay of the second moment and of `L` and `R`, in [0, 1).
         eps: added to the root of the second moment.
@@ -87,8 +87,6 @@ def soap(
     if precondition_frequency < 1:
         raise ValueError(f"precondition_frequency must be at least 1, got {precondition_frequency}")
 
-    rate = jnp.asarray(learning_rate)
-
     def init(params: Params) -> SoapState:
         leaves = [_initial_leaf(leaf, max_size) for leaf in jax.tree.leaves(params)]
         return SoapState(jnp.array(0, int), leaves)
@@ -104,6 +102,7 @@ def soap(
         second = b2 * leaf.second + (1.0 - b2) * _rotate(leaf.bases, g) ** 2  # 3, 7
         unbiased = jnp.sqrt(second / (1.0 - b2**step)) + eps
         adam = _rotate(leaf.bases, momentum) / (1.0 - b1**step) / unbiased  # 5, 8
+        rate = learning_rate(step) if callable(learning_rate) else jnp.asarray(learning_rate)
         change = -rate * _rotate_back(leaf.bases, adam)  # 10, 11
         leaf = accumulate(leaf._replace(momentum=momentum, second=second), g)
         refresh = step % precondition_frequency == 0  # 15

@@ -84,6 +84,7 @@ class Fit:
 
         Raises:
             IndexError: if there is no such run.
+            TypeError: if the index is not a whole number.
         """
         network = self._run.model(index)
         if self.scaling is None:
@@ -122,14 +123,17 @@ def fit(
     All seeds run in one compiled program. Programs are kept by what they compute, so a second call
     with equal settings and data of equal shapes does not compile, whatever closures were made anew.
     A module's other state is carried along: batch statistics are updated, and dropout draws anew in
-    each update and seed. Metrics and returned models are in evaluation mode.
+    each update and seed. Metrics and returned models are in evaluation mode. A module that is given
+    trains in training mode. What a function builds trains as it is built: statistics that it froze,
+    with `use_running_average=True`, stay as they are.
 
     Args:
         model: a Flax NNX module, for one seed, which is left as it is, or a function of `nnx.Rngs`
             that builds one. Called with a batch of `x` it returns a `GaussianMixture`.
         objective: `ngem` or `nll`, say, a function of a mixture and targets with one value per
             example, whose mean is minimised; or a `Method` with its schedule and unit.
-        x: inputs, a pytree of arrays with leading axis `N`, or None for a model without input.
+        x: inputs, a pytree of arrays with leading axis `N`, or None for a model without input. A
+            list or tuple of numbers, nested or not, is one array, as is a pandas DataFrame.
         y: targets, shape `(N, D)`, or `(N, ..., D)` for one mixture per step of a sequence, say.
         epochs: passes through the data, each in an order of its own; what does not fill a last
             batch is left out of that epoch.
@@ -137,10 +141,13 @@ def fit(
         optimizer: an optax transformation; `optax.adam(1e-3)` by default. Its learning rate may be
             a schedule.
         relaxation: what the objective gets as `relaxation`, a number from 0 to 1 or a function of
-            the number of updates done. None: the schedule of the `Method`, or nothing.
+            the number of updates done, traced. Values in the middle of a training that are out
+            of range count as the end that is nearest. None: the schedule of the `Method`, or
+            nothing.
         seeds: distinct whole numbers; each sets the initialisation and the shuffling of its run.
         weights: of the examples, shape `(N, ...)`, zero for padding. Only their ratios matter.
-            Where one is zero, the target may be NaN.
+            Where one is zero, the target may be NaN. The units of `x` and `y` are measured with
+            them.
         validation: data to judge by, `(x, y)` or `(x, y, weights)`, or a fraction of the examples
             to hold out, the same for all seeds and calls. The model of each run is then the one
             with the lowest value, on these data, of the first of the metrics.
@@ -246,7 +253,14 @@ def _split(data: Data, validation: Any) -> tuple[Data, Any]:
             f"examples on both sides, got {validation!r}"
         )
     rows = np.random.default_rng(0).permutation(data.size)
-    return data.take(np.sort(rows[held_out:])), tuple(data.take(np.sort(rows[:held_out])))
+    kept, judged = data.take(np.sort(rows[held_out:])), data.take(np.sort(rows[:held_out]))
+    for part, what in ((judged, "held out"), (kept, "left to train on")):
+        if part.weights is not None and not part.weights.any():
+            raise ValueError(
+                f"validation must leave examples that count on both sides: with {validation!r}, "
+                f"those {what} all have weight zero. Pass validation data, (x, y, weights)"
+            )
+    return kept, tuple(judged)
 
 
 def _units_of(model: Any) -> Scaling | None:

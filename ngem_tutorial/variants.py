@@ -9,7 +9,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal, get_args, get_type_hints
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ngem_tutorial._checks import check_choice, check_options
 from ngem_tutorial._typing import Array, ArrayLike, Float
@@ -51,8 +53,10 @@ class Variant:
             with `F = 2 / sigma^2` as in the paper (equation (21)), or `"log_scale"` with the
             constant `F = 2`. As steps of a free parameter they agree to first order (natural
             gradients do not depend on coordinates); as cotangents sent through a network they
-            differ by the factor `sigma^2`.
-        damping: what `"damped"` adds, positive, in the units of a weight.
+            differ by the factor `sigma^2`. Without effect
+            where the Gaussians are `"plain"`.
+        damping: what `"damped"` adds, positive, in the units of a weight. Without effect where
+            neither is `"damped"`.
 
     Raises:
         ValueError: if a choice is not among those listed or `damping` is not positive.
@@ -95,7 +99,7 @@ class Variant:
             y: targets, shape `(..., D)`, with the mixture's batch shape, or of any for a mixture
                 without.
             unit: the unit in which the means, and in the coordinate `"scale"` the scales, are
-                measured: positive, a number or shape `(D,)`.
+                measured: positive, a number or shape `(D,)`; 1 where the Gaussians are plain.
             relaxation: `eps`, a number from 0 to 1.
 
         Returns:
@@ -106,7 +110,7 @@ class Variant:
             TypeError: if it is differentiated twice.
         """
         check_mixture(mixture)
-        check_options(mixture.dim, unit=unit, relaxation=relaxation)
+        self._check_options(mixture, unit, relaxation)
         options = {"unit": unit, "relaxation": relaxation}
         return with_gradient(self.gradient, mixture, y, name=str(self), **options)
 
@@ -135,7 +139,7 @@ class Variant:
             ValueError: if the shape of `y` does not fit the mixture or an option is out of range.
         """
         check_mixture(mixture)
-        check_options(mixture.dim, unit=unit, relaxation=relaxation)
+        self._check_options(mixture, unit, relaxation)
         mixture, y = mixture.pair(y)
         z, pi, rho, ratio = relaxed_e_step(mixture, y, relaxation)
         match self.gaussians:
@@ -155,6 +159,14 @@ class Variant:
             scales = half / sigma if self.coordinate == "log_scale" else half * sigma / square
         logits = self._logits(pi, rho, ratio)
         return GaussianMixture.tree_unflatten(None, [logits, means, scales])
+
+    def _check_options(
+        self, mixture: GaussianMixture, unit: ArrayLike, relaxation: ArrayLike
+    ) -> None:
+        check_options(mixture.dim, unit=unit, relaxation=relaxation)
+        known = not isinstance(unit, jax.core.Tracer)
+        if self.gaussians == "plain" and not (known and np.all(np.asarray(unit) == 1)):
+            raise ValueError("unit must be 1 where gaussians is 'plain': nothing is measured in it")
 
     def _logits(
         self,

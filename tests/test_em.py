@@ -408,3 +408,34 @@ def test_rates_can_be_traced_and_share_a_program() -> None:
 def test_iterate_checks_the_options_of_its_step(step: Any, options: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         iterate(step, start(), data(20), 3, **options)
+
+
+@pytest.mark.parametrize("kind", [np.float64, jnp.float64, float])
+@pytest.mark.parametrize(
+    ("step", "name"),
+    [
+        (em.gradient_em_step, "learning_rate"),
+        (em.natural_gradient_em_step, "learning_rate"),
+        (em.em_step, "min_scale"),
+    ],
+)
+def test_options_do_not_change_the_precision(step: Any, name: str, kind: Any) -> None:
+    mixture = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), start())
+    y, options = data(20).astype(np.float32), {name: kind(0.1)}
+    for result in (step(mixture, y, **options), iterate(step, mixture, y, 2, **options)[0]):
+        assert {leaf.dtype for leaf in jax.tree.leaves(result)} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("steps", [2.5, -1, True, "3"])
+def test_the_number_of_steps_is_a_whole_number(steps: Any) -> None:
+    with pytest.raises(ValueError, match="num_steps must be"):
+        iterate(em.em_step, start(), data(20), steps)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_data_that_are_not_finite_are_refused(value: float) -> None:
+    y = data(20)
+    y[3, 1] = value
+    for call in (em.em_step, partial(iterate, em.em_step, num_steps=2)):
+        with pytest.raises(ValueError, match=r"y must be finite, got (nan|inf) at \(3, 1\)"):
+            call(start(), y=y)

@@ -25,6 +25,7 @@ from ngem_tutorial.fisher import (
     logits_moore_penrose_inverse,
     logits_reflexive_inverse,
     natural_gradient,
+    relaxed_e_step,
     solve_damped_categorical_fisher,
 )
 from ngem_tutorial.mixtures import GaussianMixture
@@ -337,6 +338,10 @@ def test_gradient_of_a_variant_is_the_dense_one(
     logits: Any, gaussians: Any, coordinate: Any, unit: Any
 ) -> None:
     choice = Variant(logits, gaussians, coordinate, damping=0.07)
+    if gaussians == "plain" and np.ndim(unit):
+        with pytest.raises(ValueError, match="unit must be 1 where gaussians is 'plain'"):
+            choice.gradient(make(), np.zeros(2), unit=unit)
+        unit = 1
     mixture, y = make(seed=3), np.array([0.3, -0.8])
     natural = choice.gradient(mixture, y, unit=unit)
     expected = dense_natural_gradient(mixture, y, choice, unit)
@@ -841,3 +846,22 @@ def test_paper_code_comes_to_rest_at_the_square_roots(weights: tuple[float, ...]
     at_rest = rest("paper_code", np.array(weights))
     np.testing.assert_allclose(at_rest, roots / roots.sum(), atol=1e-10)
     assert np.abs(at_rest - weights).max() > 0.1
+
+
+def test_options_out_of_range_are_refused_where_they_are_known() -> None:
+    for eps in (2.0, -0.1, np.float32(1.5)):
+        with pytest.raises(ValueError, match="relaxation must be from 0 to 1, got"):
+            relaxed_e_step(make(), np.zeros(2), eps)
+    clamped = jax.jit(relaxed_e_step)(make(), np.zeros(2), 2.0)
+    np.testing.assert_allclose(clamped.responsibilities, 1 / 3, rtol=1e-12)
+    for damping in (0.0, -1.0, np.nan):
+        with pytest.raises(ValueError, match="damping must be positive and finite, got"):
+            solve_damped_categorical_fisher(np.array([1.0, 0.0]), np.array([0.5, -0.5]), damping)
+
+
+def test_a_divergence_is_between_mixtures_of_one_shape() -> None:
+    p = make(batch=(4,))
+    for q in (make(k=1, batch=(4,)), make(d=1, batch=(4,)), make(batch=(1,)), make(k=1)):
+        with pytest.raises(ValueError, match="q must have the shape of p: its means have shape"):
+            complete_data_kl(p, q)
+    assert complete_data_kl(p, make()).shape == complete_data_kl(make(), p).shape == (4,)

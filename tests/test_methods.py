@@ -123,6 +123,21 @@ def test_a_method_of_ones_own_is_a_value() -> None:
     assert own != dataclasses.replace(own, objective=Variant(damping=0.2))
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"unit": "batch"}, "unit must be 'target': the objective of 'own' takes no unit"),
+        (
+            {"schedule": relaxation_schedule},
+            "schedule must be None: the objective of 'own' takes no relaxation",
+        ),
+    ],
+)
+def test_an_objective_gets_what_it_takes(options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Method("own", nll, **options)
+
+
 def test_slugs_are_names_of_files() -> None:
     slugs = [methods.slug(method) for method in METHODS]
     assert slugs[:5] == ["NLL", "SGEM", "damped-nGEM", "undamped-nGEM", "nGEM-paper-s-code"]

@@ -197,3 +197,14 @@ def test_labels_may_be_narrower_than_the_number_of_classes(dtype: Any) -> None:
         LabelConditioned(network, 300)(labels).means,
         network(jnp.eye(300)[jnp.array([0, 5, 127])]).means,
     )
+
+
+@pytest.mark.parametrize("label", [2**32 + 1, 2**31, -(2**32)])
+def test_labels_are_checked_before_jax_shortens_them(label: int) -> None:
+    with pytest.raises(ValueError, match=f"labels must be from 0 to 2, got {label} at"):
+        LabelConditioned(build(), 3)(np.array([0, label]))
+
+
+def test_integers_that_jax_would_wrap_enter_a_network_as_floats() -> None:
+    network, x = build(), np.array([[3_000_000_000, 0, 1]])
+    jax.tree.map(np.testing.assert_array_equal, network(x), network(x.astype(float)))

@@ -366,6 +366,10 @@ def natural_pair(request: pytest.FixtureRequest) -> tuple[Objective, Callable[..
 def test_value_of_nll_and_the_natural_gradient(natural_pair: Any) -> None:
     objective, natural_of = natural_pair
     mixture, y, unit = make(batch=(6,)), targets(6, 2), np.array([0.2, 5.0])
+    if "gaussians='plain'" in str(objective):
+        with pytest.raises(ValueError, match="unit must be 1 where gaussians is 'plain'"):
+            objective(mixture, y, unit=unit)
+        unit = np.ones(2)
     value = objective(mixture, y, unit=unit)
     assert np.array_equal(value, nll(mixture, y))  # not one bit of difference
 
@@ -928,3 +932,35 @@ def test_every_public_name_is_listed(module: ModuleType) -> None:
     # The types of a type alias, and the results that a function documents, need no import.
     assert own - set(module.__all__) <= {"CompleteDataFisher", "EStep", "GaussianFisher"}
     assert all(hasattr(module, name) for name in module.__all__)
+
+
+def test_second_derivatives_of_sgem_are_those_of_the_m_step() -> None:
+    """With the responsibilities held constant, which for the means is the inverse variances."""
+    mixture, y = make(), np.array([0.3, -0.8])
+
+    def of_means(objective: Objective) -> Any:
+        return jax.hessian(lambda m: objective(dataclasses.replace(mixture, means=m), y))(
+            mixture.means
+        )
+
+    weight = mixture.responsibilities(y)[:, None] / mixture.scales**2
+    expected = np.diag(np.ravel(weight)).reshape(3, 2, 3, 2)
+    np.testing.assert_allclose(of_means(sgem), expected, rtol=1e-12, atol=1e-14)
+    assert np.abs(of_means(nll) - expected).max() > 0.01
+
+
+def test_integers_that_jax_would_wrap_are_numbers_like_others() -> None:
+    with jax.enable_x64(False):
+        mixture = GaussianMixture([0.0], [[3e9]], [[1e3]])
+        for y in (np.array([[3_000_000_000]]), [[3_000_000_000]], np.array([[3e9]], np.uint64)):
+            np.testing.assert_allclose(nll(mixture, y), nll(mixture, np.array([[3e9]])))
+            np.testing.assert_allclose(mixture.log_prob(y), -nll(mixture, y))
+        built = GaussianMixture(np.zeros(1, int), np.array([[3_000_000_000]]), np.ones((1, 1)))
+        assert float(built.means[0, 0]) == 3e9
+
+
+@pytest.mark.parametrize("y", [np.zeros(2) + 1j, jnp.zeros(2) + 1j, "ab", None])
+def test_targets_that_are_no_real_numbers_are_refused(y: Any) -> None:
+    for call in (nll, GaussianMixture.log_prob):
+        with pytest.raises(ValueError, match=r"y must be (an array of )?real"):
+            call(make(), y)

@@ -155,6 +155,15 @@ def test_soap_counts_updates_itself_if_it_is_not_told() -> None:
         assert_equal(told, own)
 
 
+@pytest.mark.parametrize("make", [soap, muon])
+def test_a_rate_can_be_a_schedule(make: Any) -> None:
+    sequence = gradients(4)
+    schedule = changes(make(lambda count: jnp.where(count < 2, 0.1, 0.0)), sequence)
+    constant = changes(make(0.1), sequence)
+    for step, (a, b) in enumerate(zip(schedule, constant, strict=True)):
+        assert_equal(a, b if step < 2 else jax.tree.map(jnp.zeros_like, b), rtol=1e-6)
+
+
 def test_soap_refuses_a_frequency_that_is_not_positive() -> None:
     with pytest.raises(ValueError, match="precondition_frequency must be at least 1, got 0"):
         soap(0.1, precondition_frequency=0)

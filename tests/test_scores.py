@@ -130,3 +130,13 @@ def test_scores_against_loops_in_numpy(components):
     for name, value in expected.items():
         assert float(got[name]) == pytest.approx(value, rel=1e-10, abs=1e-12), name
     assert got["rmse_min"] <= got["rmse_component"]
+
+
+@pytest.mark.parametrize("score", ["squared_error", "least_squared_error", "regression_scores"])
+def test_scores_take_one_target_for_each_mixture(score: str) -> None:
+    mixture = GaussianMixture(jnp.zeros((4, 3)), jnp.zeros((4, 3, 1)), jnp.ones((4, 3, 1)))
+    call = getattr(metrics, score)
+    with pytest.raises(ValueError, match=r"y must have shape .* give it an axis"):
+        call(mixture, np.zeros(4))
+    with pytest.raises(ValueError, match="y must have one target for each mixture"):
+        call(mixture, np.zeros((4, 1, 1)))

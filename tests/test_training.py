@@ -13,12 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
 import pytest
 from flax import nnx
 
 from ngem_tutorial import loop
 from ngem_tutorial._training import compilation
+from ngem_tutorial._training.data import make_data
+from ngem_tutorial._training.scaling import Scaling
 from ngem_tutorial.methods import METHODS
+from ngem_tutorial.metrics import weight_entropy
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.networks import (
     LabelConditioned,
@@ -34,6 +38,7 @@ N = 40
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(3.0, 2.0, size=(N, 3))
 Y = np.stack([5.0 * X[:, 0], 100.0 + np.sin(X[:, 1])], axis=1) + 0.1 * RANDOM.normal(size=(N, 2))
+STANDARD = (Y - Y.mean(0)) / Y.std(0)
 
 
 def make_network(rngs: nnx.Rngs) -> MixtureDensityNetwork:
@@ -371,6 +376,35 @@ def test_integers_far_from_unit_scale_are_said_to_be_left_alone() -> None:
     run(np.round(X).astype(int), Y)
 
 
+class OfOneAxis(nnx.Module):
+    """A network for inputs that are numbers, not rows."""
+
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.head = MixtureDensityNetwork(1, 2, 2, hidden=(), rngs=rngs)
+
+    def __call__(self, x: Any) -> GaussianMixture:
+        return self.head(jnp.asarray(x)[:, None])
+
+
+def test_integers_without_a_second_axis_may_be_labels_too() -> None:
+    fit_one = partial(fit, OfOneAxis, nll, epochs=1, batch_size=10, record_at=[0])
+    with pytest.warns(ScaleWarning, match="column 0 of x, .* pass them as floats"):
+        fit_one(np.arange(N) * 50, Y)
+    labels = np.arange(160) % 80  # warnings are errors here
+    fit_one(labels, np.tile(Y, (4, 1)))
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+def test_integers_that_jax_would_wrap_are_named_or_become_floats(standardize: bool) -> None:
+    offset = 3_000_000_000
+    with pytest.raises(ValueError, match="x must be floats or integers that int32 holds, got"):
+        run(np.arange(3 * N).reshape(N, 3) + offset, Y, standardize=standardize)
+    y = np.round(Y * 1e9).astype(np.int64)
+    with pytest.warns(ScaleWarning) if not standardize else contextlib.nullcontext():
+        results = [run(X / 4, t, standardize=standardize) for t in (y, y.astype(float))]
+    np.testing.assert_array_equal(*(result.metrics["nll"] for result in results))
+
+
 def test_constant_columns_keep_their_unit() -> None:
     x, y = X.copy(), Y.copy()
     x[:, 1], y[:, 0] = 7.0, -2.0
@@ -388,6 +422,43 @@ def test_only_examples_that_count_set_the_units() -> None:
     np.testing.assert_allclose(result.scaling.targets.shift, Y[:30].mean(0), rtol=1e-12)
     held_out = run(X[:30], Y[:30], validation=(X[30:], Y[30:] + 1e3), patience=5)
     np.testing.assert_allclose(held_out.scaling.targets.shift, Y[:30].mean(0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(3,), (5, 3)])
+def test_inputs_of_weight_zero_do_not_set_the_units(shape: tuple[int, ...]) -> None:
+    random = np.random.default_rng(0)
+    x = random.normal(size=(N, *shape))
+    y = np.zeros((*x.shape[:-1], 1))
+    weights = random.integers(0, 3, size=x.shape[:-1])
+    x[weights == 0] = 1e9
+    scaling = Scaling.of(make_data({"rows": x, "per_row": np.arange(N) + 0.5}, y, weights))
+    rows = np.repeat(x.reshape(-1, 3), weights.ravel(), axis=0)
+    per_row, rows_affine = scaling.inputs
+    np.testing.assert_allclose(rows_affine.shift, rows.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(rows_affine.scale, rows.std(0), rtol=1e-12)
+    # One number for all steps of a sequence counts as often as they do together.
+    often = np.repeat(np.arange(N) + 0.5, weights.reshape(N, -1).sum(1))
+    np.testing.assert_allclose((per_row.shift[0], per_row.scale[0]), (often.mean(), often.std()))
+
+
+def test_a_padded_input_may_be_anything() -> None:
+    weights, x = np.arange(N) < 30, X.copy()
+    x[30:] = 1e9
+    result = run(x, Y, weights=weights)
+    np.testing.assert_allclose(result.scaling.inputs[0].shift, X[:30].mean(0), rtol=1e-12)
+
+
+def test_lists_of_numbers_and_tables_are_arrays() -> None:
+    expected = run(X, Y)
+    table = pd.DataFrame(X, columns=["a", "b", "c"])
+    for x, y in ((X.tolist(), Y.tolist()), (table, pd.DataFrame(Y)), (tuple(map(tuple, X)), Y)):
+        result = run(x, y)
+        np.testing.assert_array_equal(result.metrics["nll"], expected.metrics["nll"])
+        mixtures = result.model()(x)
+        jax.tree.map(np.testing.assert_array_equal, mixtures, expected.model()(X))
+        np.testing.assert_array_equal(nll(mixtures, y), nll(mixtures, Y))
+    with pytest.raises(ValueError, match="x must have 1 arrays, got 2"):
+        expected.model()([X, X])
 
 
 def _made(x: np.ndarray, shift: float, scale: float) -> np.ndarray:
@@ -535,6 +606,17 @@ def test_validation_is_data_or_a_fraction(validation: Any) -> None:
         ({"evaluation": X}, r"evaluation must be \(x, y\)"),
         ({"patience": 3}, "patience needs validation data"),
         ({"weights": np.ones(3)}, "weights must have the shape of y"),
+        (
+            {"relaxation": lambda count: 0.1 if count < 10 else 0.0},
+            r"relaxation must be a schedule that JAX can trace: .* use jax.numpy.where",
+        ),
+        ({"relaxation": lambda count: 2.0 + 0.0 * count}, r"relaxation\(0\) must be from 0 to 1"),
+        ({"relaxation": lambda count: 0.2 * count}, r"relaxation\(11\) must be from 0 to 1"),
+        ({"relaxation": lambda count: jnp.zeros(2)}, r"relaxation must return a number, got shape"),
+        (
+            {"weights": np.arange(N) == 0, "validation": 0.2},
+            r"with 0\.2, those held out all have weight zero",
+        ),
     ],
 )
 def test_arguments_of_the_wrong_kind_say_what_is_wanted(change: Any, message: str) -> None:
@@ -713,3 +795,46 @@ def test_a_run_that_was_never_judged_keeps_its_last_state() -> None:
     assert judged.best_update.tolist() == [4]
     for a, b in zip(*(jax.tree.leaves(nnx.state(r.model())) for r in (judged, plain)), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(("made", "got"), [(None, "None"), (3, "int"), (object(), "object")])
+def test_a_maker_makes_a_module(made: Any, got: str) -> None:
+    with pytest.raises(ValueError, match=f"model must be a Flax .* a function that returned {got}"):
+        fit(lambda rngs: made, nll, X, Y, epochs=1, batch_size=10)
+
+
+def test_a_metric_of_a_free_mixture_has_a_value_per_example() -> None:
+    """The mean over a batch would ignore the weights; what needs no target is one number."""
+    mixture = GaussianMixture(jnp.zeros(2), jnp.zeros((2, 2)), jnp.ones((2, 2)))
+    settings: dict[str, Any] = {"epochs": 1, "batch_size": 10, "record_at": [0]}
+    for standardize in (True, False):
+        train = partial(fit, PlainMixture(mixture), nll, None, STANDARD, **settings)
+        mean = {"mean": lambda m, y: nll(m, y).mean()}
+        with pytest.raises(ValueError, match=r"metrics.* must return one value per example"):
+            train(metrics=mean, standardize=standardize)
+        metrics = {"entropy": jax.jit(weight_entropy), "most": lambda m, y: m.weights.max()}
+        found = train(metrics=metrics, standardize=standardize).metrics
+        np.testing.assert_allclose(found["entropy"], np.log(2), rtol=1e-6)
+        np.testing.assert_allclose(found["most"], 0.5, rtol=1e-6)
+
+
+class Normalised(nnx.Module):
+    """A network behind statistics of the batch, frozen or not."""
+
+    def __init__(self, rngs: nnx.Rngs, frozen: bool | None) -> None:
+        self.norm = nnx.BatchNorm(3, use_running_average=frozen, momentum=0.5, rngs=rngs)
+        self.head = make_network(rngs)
+
+    def __call__(self, x: jax.Array) -> GaussianMixture:
+        return self.head(self.norm(x))
+
+
+@pytest.mark.parametrize("frozen", [True, False, None])
+def test_statistics_that_the_maker_froze_stay_frozen(frozen: bool | None) -> None:
+    result = fit(lambda rngs: Normalised(rngs, frozen), nll, X, Y, epochs=1, batch_size=10)
+    assert (np.asarray(result.model().network.norm.mean[...]) == 0.0).all() == bool(frozen)
+
+
+def test_the_position_of_a_run_is_a_whole_number() -> None:
+    with pytest.raises(TypeError, match=r"index must be a whole number, got 0\.5"):
+        run(X, Y).model(0.5)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 import optax
 from flax import nnx
 
+from ngem_tutorial._checks import check_number, check_whole, takes
 from ngem_tutorial._training.data import Data, make_data
 from ngem_tutorial.methods import Method
-from ngem_tutorial.objectives import Objective
+from ngem_tutorial.objectives import Objective, RelaxationSchedule
 from ngem_tutorial.optimizers import OPTIMIZERS
 
 __all__ = [
@@ -26,34 +27,8 @@ __all__ = [
     "check_rates",
     "check_relaxation",
     "check_seeds",
-    "check_whole",
     "to_method",
 ]
-
-
-def check_whole(name: str, value: Any, low: int, high: int | None = None) -> int:
-    """Return a whole number in a range.
-
-    Args:
-        name: of the argument.
-        value: what it is.
-        low: the least that it may be.
-        high: the most, or None.
-
-    Returns:
-        The number.
-
-    Raises:
-        ValueError: if it is none, or out of range.
-    """
-    try:
-        number = -1 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        raise ValueError(f"{name} must be a whole number, got {value!r}") from None
-    if number < low or (high is not None and number > high):
-        wanted = f"at least {low}" if high is None else f"from {low} to {high}"
-        raise ValueError(f"{name} must be {wanted}, got {value!r}")
-    return number
 
 
 def check_model(make_model: Any, num_seeds: int) -> None:
@@ -109,7 +84,9 @@ def check_relaxation(relaxation: Any, method: Method, num_updates: int) -> optax
         ValueError: if it is something else, out of range, or the objective takes none.
     """
     if relaxation is None:
-        return None if method.schedule is None else method.schedule(num_updates)
+        if method.schedule is None:
+            return None
+        return _check_schedule(method.schedule(num_updates), num_updates)
     if not callable(relaxation):
         try:
             number = float(relaxation)
@@ -121,9 +98,9 @@ def check_relaxation(relaxation: Any, method: Method, num_updates: int) -> optax
                 f"of updates done such as relaxation_schedule(num_updates), got {relaxation!r}"
             )
         relaxation = _Constant(number)
-    if not _takes(method.objective, "relaxation"):
+    if not takes(method.objective, "relaxation"):
         raise ValueError(f"relaxation must be None: the objective {method.name!r} takes none")
-    return relaxation
+    return _check_schedule(relaxation, num_updates)
 
 
 class _Constant(float):
@@ -133,13 +110,24 @@ class _Constant(float):
         return float(self)
 
 
-def _takes(function: Callable[..., Any], name: str) -> bool:
-    """Whether a function takes an argument by name; True if that cannot be found out."""
+def _check_schedule(schedule: optax.Schedule, num_updates: int) -> optax.Schedule:
+    """Check that a schedule can be traced and, at both ends, that it is in range."""
+    if isinstance(schedule, RelaxationSchedule | _Constant):
+        return schedule  # checked when it was made
     try:
-        parameters = inspect.signature(function).parameters
-    except (TypeError, ValueError):
-        return True
-    return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        value = jax.eval_shape(schedule, jax.ShapeDtypeStruct((), np.int32))
+    except jax.errors.JAXTypeError:
+        raise ValueError(
+            "relaxation must be a schedule that JAX can trace: the number of updates done is not "
+            "known when it is called. In the place of `if` use jax.numpy.where"
+        ) from None
+    if jax.numpy.shape(value) != ():
+        raise ValueError(f"relaxation must return a number, got shape {jax.numpy.shape(value)}")
+    for count in (0, num_updates - 1):
+        check_number(
+            f"relaxation({count})", schedule(count), "from 0 to 1", lambda e: (e >= 0) & (e <= 1)
+        )
+    return schedule
 
 
 def check_seeds(seeds: Any) -> np.ndarray:

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from ngem_tutorial._checks import check_integers, real_array, to_arrays
+
 __all__ = ["Data", "make_data"]
 
 
@@ -33,7 +35,8 @@ class Data(NamedTuple):
 
     def to_device(self) -> Data:
         """Return the same as JAX arrays, in JAX's precision."""
-        return Data(*jax.tree.map(jnp.asarray, (self.x, self.y, self.weights)))
+        x, weights = jax.tree.map(jnp.asarray, (self.x, self.weights))
+        return Data(x, real_array("y", self.y), weights)
 
 
 def make_data(
@@ -45,7 +48,8 @@ def make_data(
     counts.
 
     Args:
-        x: inputs, a pytree of arrays with leading axis `N`, or None.
+        x: inputs, a pytree of arrays with leading axis `N`, or None. A list or tuple of numbers,
+            nested or not, is one array, as is a table.
         y: targets, shape `(N, ..., D)`.
         weights: not negative, shape `(N, ...)`, or None.
         name: what the data are called in errors, `"validation"` for instance.
@@ -64,7 +68,7 @@ def make_data(
             f"{before}y must have shape (N, D) or (N, ..., D), got {targets.shape}"
             + (" (for one target each, pass y[:, None])" if targets.ndim == 1 else "")
         )
-    inputs = jax.tree.map(lambda leaf: _real(f"{before}x", leaf), x)
+    inputs = jax.tree.map(lambda leaf: _real(f"{before}x", leaf), to_arrays(x))
     for leaf in jax.tree.leaves(inputs):
         if leaf.ndim == 0 or leaf.shape[0] != targets.shape[0]:
             raise ValueError(
@@ -72,6 +76,7 @@ def make_data(
                 f"{leaf.shape}"
             )
         _check_finite(f"{before}x", leaf)
+        check_integers(f"{before}x", leaf)
     if weights is None:
         _check_finite(f"{before}y", targets)
         return Data(inputs, targets)

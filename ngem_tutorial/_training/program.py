@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -50,15 +51,39 @@ class Network(NamedTuple):
 
     @classmethod
     def of(cls, make_model: Callable[[nnx.Rngs], Any] | nnx.Module) -> Network:
-        """Describe a module or what its maker makes."""
+        """Describe a module, which trains in training mode, or what its maker makes.
+
+        The latter trains in the mode that it was made in: what the maker froze stays frozen.
+
+        Raises:
+            ValueError: if the maker makes something else.
+        """
         if isinstance(make_model, nnx.Module):
             module = nnx.eval_shape(lambda: nnx.clone(make_model))
+            module.train()
         else:
-            module = nnx.eval_shape(lambda: make_model(nnx.Rngs(0)))
-        module.train()
+            module = nnx.eval_shape(lambda: _made(make_model))
+            for mode in ("deterministic", "use_running_average"):
+                is_open = partial(_is_open, mode)
+                module.set_attributes(is_open, **{mode: False}, raise_if_not_found=False)
         training, params, rest = split(module)
         module.eval()
         return cls(training, split(module)[0], params, rest)
+
+
+def _made(maker: Callable[[nnx.Rngs], Any]) -> nnx.Module:
+    module = maker(nnx.Rngs(0))
+    if not isinstance(module, nnx.Module):
+        raise ValueError(
+            "model must be a Flax NNX module or a function of nnx.Rngs that builds one, got a "
+            f"function that returned {module if module is None else type(module).__name__}"
+        )
+    return module
+
+
+def _is_open(mode: str, _: Any, module: Any) -> bool:
+    """Whether a module was made without saying which of two modes it is in."""
+    return getattr(module, mode, False) is None
 
 
 def split(module: Any) -> tuple[Any, Params, Any]:
@@ -370,8 +395,18 @@ def check_shapes(
         for name, metric in metrics.items():
             values = jax.eval_shape(metric, mixture, batch.y)
             alone = getattr(mixture, "batch_shape", None) == () == getattr(values, "shape", None)
-            if not alone:
+            if not alone or _depends_on_targets(metric, mixture, batch.y):
                 _check_values(f"metrics[{name!r}]", values, batch)
+
+
+def _depends_on_targets(metric: Objective, mixture: Any, y: Any) -> bool:
+    """Whether a metric of one mixture needs the targets; then it needs each by itself."""
+    many = jax.ShapeDtypeStruct((1, *y.shape), jnp.asarray(y).dtype)
+    try:  # JAX refuses to give the one result of what differs along the mapped axis.
+        jax.eval_shape(jax.vmap(metric, in_axes=(None, 0), out_axes=None), mixture, many)
+    except ValueError:
+        return True
+    return False
 
 
 def _abstract_mixture(network: Network, batch: Data) -> Any:

@@ -53,12 +53,15 @@ class Scaling:
         Args:
             data: the training data, as NumPy arrays. Columns are the entries of the last axis;
                 leaves that are not floating point, labels for instance, are left as they are.
+                Entries count with the weight of their target; where one input has many targets,
+                as a sequence has, with the mean of their weights.
 
         Returns:
             The scaling. A column that is constant keeps the scale one.
         """
         inputs = [
-            _measure(leaf, None) if _is_float(leaf) else None for leaf in jax.tree.leaves(data.x)
+            _measure(leaf, data.weights) if _is_float(leaf) else None
+            for leaf in jax.tree.leaves(data.x)
         ]
         return cls(tuple(inputs), _measure(data.y, data.weights))
 
@@ -96,12 +99,23 @@ def _is_float(leaf: np.ndarray) -> bool:
 
 
 def _measure(values: np.ndarray, weights: np.ndarray | None) -> Affine:
+    """Mean and deviation of each column, over what is not its last axis."""
     rows = np.asarray(values, np.float64).reshape(-1, values.shape[-1] if values.ndim > 1 else 1)
-    factors = None if weights is None else weights.ravel()
+    lead = values.shape[:-1] if values.ndim > 1 else values.shape
+    factors = None if weights is None else _of_rows(weights, lead).ravel()
     shift = np.average(rows, axis=0, weights=factors)
     scale = np.sqrt(np.average((rows - shift) ** 2, axis=0, weights=factors))
     constant = scale <= 1e-12 * np.abs(shift)
     return Affine(tuple(shift.tolist()), tuple(np.where(constant, 1.0, scale).tolist()))
+
+
+def _of_rows(weights: np.ndarray, lead: tuple[int, ...]) -> np.ndarray:
+    """Weights in the shape `lead`: means over the axes that are not in it, repeated over others."""
+    shared = 0
+    while shared < min(weights.ndim, len(lead)) and weights.shape[shared] == lead[shared]:
+        shared += 1
+    means = weights.mean(axis=tuple(range(shared, weights.ndim)))
+    return np.broadcast_to(means.reshape(*means.shape, *(1,) * (len(lead) - shared)), lead)
 
 
 def warn_of_scales(data: Data, *, standardized: bool) -> None:
@@ -115,7 +129,7 @@ def warn_of_scales(data: Data, *, standardized: bool) -> None:
     columns = [("y", data.y, data.weights)]
     if not standardized:
         leaves = jax.tree.leaves(data.x)
-        columns = [("x", leaf, None) for leaf in leaves if _is_float(leaf)] + columns
+        columns = [("x", leaf, data.weights) for leaf in leaves if _is_float(leaf)] + columns
     else:
         _warn_of_integers(data)
     for name, values, weights in columns:
@@ -128,9 +142,9 @@ def warn_of_scales(data: Data, *, standardized: bool) -> None:
 def _warn_of_integers(data: Data) -> None:
     """Warn of columns of integers that are left as they are, although they are no labels."""
     for leaf in jax.tree.leaves(data.x):
-        if leaf.ndim < 2 or _is_float(leaf):
+        if _is_float(leaf) or (leaf.ndim == 1 and _are_labels(leaf)):
             continue
-        affine = _measure(leaf, None)
+        affine = _measure(leaf, data.weights)
         for column, (shift, scale) in enumerate(zip(affine.shift, affine.scale, strict=True)):
             if abs(shift) + scale > _FAR:
                 warnings.warn(
@@ -141,6 +155,12 @@ def _warn_of_integers(data: Data) -> None:
                     stacklevel=5,
                 )
                 break
+
+
+def _are_labels(values: np.ndarray) -> bool:
+    """Whether each number from zero to the largest is there, twice on average or oftener."""
+    present = np.unique(values)
+    return bool(present[0] == 0 and present[-1] == len(present) - 1 <= len(values) / 2 - 1)
 
 
 def _message(name: str, shift: np.ndarray, scale: np.ndarray, standardized: bool) -> str | None:
