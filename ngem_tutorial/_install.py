@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -69,6 +70,8 @@ def _repository() -> str | None:
 def require(module: str) -> Any:
     """Import an optional module, or say what is missing and how to get it.
 
+    Deprecations that its import meets are passed over: they concern its authors.
+
     Args:
         module: its name.
 
@@ -84,7 +87,9 @@ def require(module: str) -> Any:
         2.0
     """
     try:
-        return importlib.import_module(module)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return importlib.import_module(module)
     except Exception as error:  # kfac-jax raises an AttributeError with a JAX that is too new
         top = module.partition(".")[0]
         raise ImportError(_explain(top, error), name=top) from error

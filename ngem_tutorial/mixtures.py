@@ -127,13 +127,13 @@ class GaussianMixture:
         check_values("weights", pi, "not negative and finite", lambda w: (w >= 0) & np.isfinite(w))
         pi = pi.astype(_at_least_float32(jnp.result_type(pi, float)))
         if not isinstance(pi, jax.core.Tracer):
-            total = np.sum(np.asarray(pi), axis=-1) if pi.ndim else np.asarray(pi)
+            total = np.asarray(np.sum(np.asarray(pi, np.float64), axis=-1 if pi.ndim else None))
             # As exact as the numbers that were given: those of 16 bits have rounding of their own.
             given = jnp.asarray(weights).dtype
             rounding = float(jnp.finfo(given).eps) if jnp.issubdtype(given, jnp.floating) else 0.0
             wrong = np.abs(total - 1.0) > max(1e-4, rounding)
             if wrong.any():
-                raise ValueError(f"weights must sum to one, got the sum {_first(total, wrong)}")
+                raise ValueError(f"weights must sum to one, got the sum {total[wrong].flat[0]:.6g}")
         # Zeros are replaced before the logarithm: the gradient would not be finite otherwise.
         log = jnp.where(pi > 0, jnp.log(jnp.where(pi > 0, pi, 1.0)), LEAST_LOG_WEIGHT)
         return cls(log, means, scales)

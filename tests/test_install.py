@@ -134,6 +134,16 @@ def test_versions_of_jax_and_flax_that_do_not_fit_are_named(tmp_path: Path) -> N
     )  # fmt: skip
 
 
+def test_what_a_package_deprecates_at_import_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "old_package.py").write_text(
+        "import warnings\nwarnings.warn('old', DeprecationWarning)\nvalue = 3\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert require("old_package").value == 3  # warnings are errors here
+
+
 def test_all_that_is_missing_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     require_extras("the demonstration", ["json"])
     for name in ("matplotlib", "sklearn", "seaborn"):

@@ -536,7 +536,7 @@ def test_a_schedule_in_the_place_of_a_relaxation_is_explained() -> None:
 )
 def test_a_mixture_of_another_library_is_explained(call: Any) -> None:
     mixture = GaussianMixture([0.0], [[0.0]], [[1.0]])
-    with pytest.raises(ValueError, match=r"numpyro's MixtureSame.* interop\.from_numpyro converts"):
+    with pytest.raises(ValueError, match=r"numpyro's MixtureSame.*\.from_numpyro converts"):
         call(interop.to_numpyro(mixture), [[0.5]])
     with pytest.raises(ValueError, match=r"mixture must be a GaussianMixture, got ndarray$"):
         call(np.zeros(3), [[0.5]])
