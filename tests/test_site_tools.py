@@ -48,6 +48,14 @@ def test_empty_headings_become_cells_and_tables_get_a_box():
     assert page_body.accessible_tables(boxed) == page_body.BOXES[0] + changed
 
 
+def test_arguments_of_a_signature_are_no_definitions():
+    body = "<dl><dt>f(<dl>\n<dd><em>x</em>,</dd>\n<dd>y</dd>\n</dl>)</dt><dd>It is f.</dd></dl>"
+    changed = page_body.plain_signatures(body)
+    assert changed.count('<span class="argument">') == 2
+    assert changed.startswith("<dl><dt>f(<span")
+    assert changed.endswith(")</dt><dd>It is f.</dd></dl>")
+
+
 def test_a_cell_with_a_long_text_is_marked():
     cells = "<tr><td>short</td><td>{}</td></tr>".format("long " * 7)
     assert (

@@ -1,4 +1,4 @@
-"""Make tables accessible: no empty headings, and a wide table scrolls in its own box."""
+"""Make tables and signatures of a page accessible, and let wide tables scroll in a box."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 EMPTY_HEADING = re.compile(r"<th(?P<options>[^>]*)>(?:\s|<p>\s*</p>)*</th>")
 TABLE = re.compile(r"<table\b.*?</table>", re.DOTALL)
 LONG_CELL = re.compile(r"<td>(?=[^<]{31,}</td>)")
+ARGUMENTS = re.compile(r"<dl>\s*((?:<dd>(?:(?!<d[ltd]\b).)*</dd>\s*)+)</dl>", re.DOTALL)
 BOXES = ('<div class="pst-scrollable-table-container">', '<div class="wide-box">')
 
 
@@ -30,10 +31,23 @@ def accessible_tables(body: str) -> str:
     return TABLE.sub(table, body)
 
 
+def plain_signatures(body: str) -> str:
+    """Return the HTML with the arguments of signatures in spans.
+
+    Sphinx makes a list of definitions of them, in which nothing is defined.
+    """
+
+    def spans(match: re.Match[str]) -> str:
+        lines = match[1].replace("<dd>", '<span class="argument">').replace("</dd>", "</span>")
+        return f'<span class="arguments">{lines}</span>'
+
+    return ARGUMENTS.sub(spans, body)
+
+
 def _change(app: Any, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
     if "body" in context:
         body = context["body"].replace(' aria-label="Toggle hidden content"', "")  # it has a text
-        context["body"] = accessible_tables(body)
+        context["body"] = accessible_tables(plain_signatures(body))
 
 
 def setup(app: Any) -> dict[str, Any]:

@@ -19,11 +19,13 @@ function markWide(box) {
 }
 
 function watchWide() {
+  const boxes = document.querySelectorAll(WIDE);
   const observer = new ResizeObserver((entries) => entries.forEach(({ target }) => markWide(target)));
-  for (const box of document.querySelectorAll(WIDE)) {
+  for (const box of boxes) {
     observer.observe(box);
     box.addEventListener("scroll", () => markWide(box), { passive: true });
   }
+  document.fonts.ready.then(() => boxes.forEach(markWide)); // formulas have their widths only then
 }
 
 // Without contents to mark, Bootstrap follows every link of the page, and fails at an address with a dot.

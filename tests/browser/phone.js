@@ -7,7 +7,7 @@
   const wider = [];
   if (document.documentElement.scrollWidth > width) wider.push(`the page: ${document.documentElement.scrollWidth}`);
   for (const element of document.querySelectorAll("main table, main pre, main img, main .math, main p, main li, main svg")) {
-    if (element.closest(".katex") || !element.checkVisibility({ visibilityProperty: true })) continue;
+    if (element.closest(".katex, .bd-sidebar-secondary") || !element.checkVisibility({ visibilityProperty: true })) continue;
     const box = element.getBoundingClientRect();
     if (box.right <= width + 1 && element.scrollWidth <= element.clientWidth + 1) continue;
     if (getComputedStyle(element).display === "inline") continue;
