@@ -122,8 +122,13 @@ class GaussianMixture:
         Example:
             >>> from ngem_tutorial import GaussianMixture
             >>> mixture = GaussianMixture.from_weights([0.25, 0.75], [[0.0], [4.0]], [[1.0], [1.0]])
+<<<<<<< HEAD
             >>> print(mixture.mean.round(3))
             [3.]
+=======
+            >>> round(float(mixture.mean[0]), 3)
+            3.0
+>>>>>>> h-pkg
         """
         pi = jnp.asarray(weights)
         check_values("weights", pi, "not negative and finite", lambda w: (w >= 0) & np.isfinite(w))

@@ -7,6 +7,8 @@ stopped therefore ends with the same tables as one that was not.
 
 from __future__ import annotations
 
+from ngem_tutorial import _pandas  # noqa: F401  # isort: skip  # first, for its error
+
 import ast
 import concurrent.futures
 import dataclasses
@@ -128,6 +130,8 @@ _BOOKKEEPING: Final = (
     "_flax",
     "_install",
     "_machine",
+    "_pandas",
+    "_plot",
     "_tables",
     "results",
     "runs",

@@ -91,6 +91,33 @@ def test_a_package_whose_import_fails_is_named(
         _kfac_jax.load()
 
 
+MODULES = """
+import importlib, sys
+sys.modules["pandas"] = None
+for name in sys.argv[1:]:
+    try:
+        importlib.import_module(f"ngem_tutorial.{name}")
+    except ImportError as error:
+        print(error)
+"""
+
+
+def test_a_module_that_needs_an_extra_says_so_when_it_is_imported() -> None:
+    tables = ("results", "runs", "experiments.two_gaussians", "reproduction.comparison")
+    done = subprocess.run(
+        [sys.executable, "-c", MODULES, *tables, "figures", "figures.training"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    lines = done.stdout.splitlines()
+    assert lines[:-2] == [
+        f"pandas is needed for this and is not installed. {how_to_install('plot')}"
+    ] * len(tables)
+    assert (
+        lines[-2:]
+        == [f"ngem_tutorial.figures needs pandas: not installed. {how_to_install('plot')}"] * 2
+    )
+
+
 def test_versions_of_jax_and_flax_that_do_not_fit_are_named(tmp_path: Path) -> None:
     flax = tmp_path / "flax" / "nnx.py"
     flax.parent.mkdir()
@@ -102,7 +129,7 @@ def test_versions_of_jax_and_flax_that_do_not_fit_are_named(tmp_path: Path) -> N
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert re.search(
-        rf"^ImportError: flax is needed .* Unheard.* JAX {jax.__version__} among others",
+        rf"^ImportError: flax is needed .*Unheard.* JAX {jax.__version__} among others",
         done.stderr, re.MULTILINE,
     )  # fmt: skip
 
