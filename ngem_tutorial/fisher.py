@@ -276,8 +276,8 @@ def natural_gradient(
         >>> from ngem_tutorial import GaussianMixture, natural_gradient
         >>> mixture = GaussianMixture([0.0], [[0.0]], [[2.0]])
         >>> gradient = natural_gradient(mixture, [4.0])  # times 1 / (1 + 0.25)
-        >>> print(gradient.means.round(3), gradient.scales.round(3))
-        [[-3.2]] [[-0.6]]
+        >>> round(gradient.means.item(), 3), round(gradient.scales.item(), 3)
+        (-3.2, -0.6)
     """
     check_mixture(mixture)
     check_options(mixture.dim, unit=unit, relaxation=relaxation, damping=damping)
