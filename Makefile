@@ -28,6 +28,8 @@ WANTED = $$({ pwd; cat constraints.txt; sed '/^\[tool\.[^s]/,$$d' pyproject.toml
 env: ## make or update .venv from constraints.txt
 	@if ! $(PY) -c 'import pip' 2>/dev/null; then \
 	    echo "env: making $(VENV) with $(PYTHON)"; \
+	    test -z "$$CONDA_PREFIX" || echo "env: the active conda environment $$CONDA_DEFAULT_ENV is left as it is:" \
+	        "the pinned versions go to $(VENV). To have them in conda: conda env create -f environment.yml"; \
 	    "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed")' \
 	    && "$(PYTHON)" -m venv --clear $(VENV) || exit 1; \
 	fi; \

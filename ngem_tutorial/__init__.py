@@ -3,6 +3,8 @@
 Objectives and models in JAX and Flax, with the closed-form Fisher matrices behind them.
 """
 
+from ngem_tutorial import _flax  # noqa: F401  # first, for its error
+from ngem_tutorial.em import em_step
 from ngem_tutorial.fisher import natural_gradient
 from ngem_tutorial.methods import METHODS, Method, get_method
 from ngem_tutorial.mixtures import GaussianMixture
@@ -11,6 +13,7 @@ from ngem_tutorial.networks import (
     MixtureDensityNetwork,
     PlainMixture,
     Standardized,
+    choose_initial_means,
 )
 from ngem_tutorial.objectives import (
     beta_nll,
@@ -21,6 +24,7 @@ from ngem_tutorial.objectives import (
     scale_unit,
     sgem,
 )
+from ngem_tutorial.optimizers import get_optimizer
 from ngem_tutorial.training import Fit, NonFiniteError, ScaleWarning, fit
 from ngem_tutorial.variants import Variant
 
@@ -39,8 +43,11 @@ __all__ = [
     "Standardized",
     "Variant",
     "beta_nll",
+    "choose_initial_means",
+    "em_step",
     "fit",
     "get_method",
+    "get_optimizer",
     "mse",
     "natural_gradient",
     "ngem",

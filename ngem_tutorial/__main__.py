@@ -1,4 +1,4 @@
-"""`python -m ngem_tutorial`: a demonstration, and the experiments by name."""
+"""`python -m ngem_tutorial`, or `ngem-tutorial`: a demonstration, and the experiments by name."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ import traceback
 from pathlib import Path
 
 from ngem_tutorial._files import RemediableError
-
-_PLOT = ("matplotlib", "pandas", "seaborn")
-"""What the extra `plot` installs; what the extra `data` does is reported by `datasets`."""
+from ngem_tutorial._install import EXTRAS, require_extras
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -48,10 +46,12 @@ def main(arguments: list[str] | None = None) -> int:
 def _check(options: argparse.Namespace) -> None:
     """Refuse arguments that would fail later."""
     if options.command != "reproduce":
+        require_extras("the demonstration", [*EXTRAS["plot"], "sklearn"])
         from ngem_tutorial import demo
 
         demo.check(options.figure)
         return
+    require_extras("the reproduction", ["pandas"])
     from ngem_tutorial.reproduction import registry
 
     for experiment in registry.select(options.names):
@@ -93,15 +93,14 @@ def _methods(options: argparse.Namespace) -> list[str]:
 
 def _report(error: Exception) -> int:
     """Print what the user can mend; return the exit status."""
-    module = (getattr(error, "name", None) or "").partition(".")[0]
-    hint = 'Install it with: pip install "ngem-tutorial[plot]"' if module in _PLOT else ""
-    print(f"error: {error}. {hint}".rstrip(". "), file=sys.stderr)
+    print(f"error: {error}", file=sys.stderr)
     return 1
 
 
 def _parser() -> argparse.ArgumentParser:
+    script = Path(sys.argv[0]).stem == "ngem-tutorial"
     parser = argparse.ArgumentParser(
-        prog="python -m ngem_tutorial",
+        prog="ngem-tutorial" if script else "python -m ngem_tutorial",
         description="Without a command: train mixtures with NLL and nGEM on embedded data, print "
         "the comparison and draw one figure.",
     )

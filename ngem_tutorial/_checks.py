@@ -229,5 +229,10 @@ def check_options(
             f"unit must be a number or have shape (D,) = ({dim},), got shape {jnp.shape(unit)}"
         )
     check_values("unit", unit, "positive and finite", lambda u: (u > 0) & np.isfinite(u))
+    if callable(relaxation):
+        raise ValueError(
+            "relaxation must be a number from 0 to 1, got a function: pass its value at the "
+            "update, relaxation=schedule(count), with count the number of updates done"
+        )
     check_number("relaxation", relaxation, "from 0 to 1", lambda e: (e >= 0) & (e <= 1))
     check_number("damping", damping, "positive and finite", lambda d: (d > 0) & np.isfinite(d))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import platform
 import uuid
@@ -11,12 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from ngem_tutorial._install import require
+
 __all__ = [
     "LockError",
     "RemediableError",
     "cache_dir",
     "locked",
-    "require",
     "write_atomically",
 ]
 
@@ -120,27 +120,5 @@ def cache_dir() -> Path:
     """
     if chosen := os.environ.get("NGEM_CACHE_DIR"):
         return Path(chosen).expanduser()
-    folder: Path = require("platformdirs", "platformdirs").user_cache_path("ngem_tutorial", False)
+    folder: Path = require("platformdirs").user_cache_path("ngem_tutorial", False)
     return folder
-
-
-def require(module: str, package: str) -> Any:
-    """Import an optional module, or say which extra brings it.
-
-    Args:
-        module: its name.
-        package: the name of the package on the package index.
-
-    Returns:
-        The module.
-
-    Raises:
-        ImportError: if it cannot be imported.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(
-            f"{package} is needed for this and could not be imported ({error}). "
-            'Install it with: pip install "ngem-tutorial[data]"'
-        ) from error

@@ -24,6 +24,8 @@ from typing import Any
 import jax
 from jax.extend import source_info_util
 
+from ngem_tutorial._install import require
+
 __all__ = ["evaluate_equation", "load", "needs_repair", "without_deprecations"]
 
 MATCHER = "kfac_jax._src.tag_graph_matcher"
@@ -36,14 +38,9 @@ def load() -> ModuleType:
         The module.
 
     Raises:
-        ImportError: if it is not installed.
+        ImportError: if it is not installed, or does not fit the installed JAX.
     """
-    try:
-        kfac_jax = importlib.import_module("kfac_jax")
-    except ImportError as error:
-        raise ImportError(
-            'the optimizer "kfac" needs kfac-jax: pip install "ngem-tutorial[optimizers]"'
-        ) from error
+    kfac_jax: ModuleType = require("kfac_jax")
     if needs_repair(kfac_jax.__version__, jax.__version_info__):
         matcher: Any = importlib.import_module(MATCHER)
         matcher.eval_jaxpr_eqn = evaluate_equation

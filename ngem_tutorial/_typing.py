@@ -8,12 +8,16 @@ imported, and need not be installed: the annotation above is then no more than `
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from jax import Array
 from jax.typing import ArrayLike
 
-__all__ = ["Array", "ArrayLike", "Float", "Float32", "Int", "Int32", "Num", "Shaped"]
+__all__ = ["Array", "ArrayLike", "Float", "Float32", "Int", "Int32", "Nested", "Num", "Shaped"]
+
+Nested: TypeAlias = ArrayLike | Sequence["Nested"]
+"""An array, a number, or lists of them as `jax.numpy.asarray` takes them."""
 
 if TYPE_CHECKING or os.environ.get("NGEM_CHECK_SHAPES") == "1":
     from jaxtyping import Float, Float32, Int, Int32, Num, Shaped

@@ -14,7 +14,7 @@ import numpy as np
 
 from ngem_tutorial._checks import check_number, check_values, check_whole, real_array
 from ngem_tutorial._typing import Array, ArrayLike, Float
-from ngem_tutorial.mixtures import GaussianMixture
+from ngem_tutorial.mixtures import GaussianMixture, check_mixture
 
 __all__ = ["em_step", "gradient_em_step", "iterate", "natural_gradient_em_step"]
 
@@ -177,6 +177,7 @@ def _iterate(
 
 def _check_data(mixture: GaussianMixture, y: ArrayLike) -> Float[Array, "N {mixture.dim}"]:
     """Check for one mixture and a non-empty data set `(N, D)`; return the data as an array."""
+    check_mixture(mixture)
     if mixture.batch_shape:
         raise ValueError(f"mixture must be a single one, got batch shape {mixture.batch_shape}")
     y = real_array("y", y)

@@ -24,7 +24,7 @@ from jax.flatten_util import ravel_pytree
 
 from ngem_tutorial._checks import check_choice, check_number, check_options, check_values
 from ngem_tutorial._typing import Array, ArrayLike, Float, Num
-from ngem_tutorial.mixtures import GaussianMixture
+from ngem_tutorial.mixtures import GaussianMixture, check_mixture
 
 __all__ = [
     "categorical_fisher",
@@ -257,6 +257,7 @@ def natural_gradient(
     Raises:
         ValueError: if the shape of `y` does not fit or an option is out of range.
     """
+    check_mixture(mixture)
     check_options(mixture.dim, unit=unit, relaxation=relaxation, damping=damping)
     mixture, y = mixture.pair(y)
     z, pi, rho, _ = relaxed_e_step(mixture, y, relaxation)

@@ -8,26 +8,31 @@ each of its inputs.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import flax.serialization
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 
 from ngem_tutorial._checks import check_number, check_values, real_array
-from ngem_tutorial._typing import Array, ArrayLike, Float, Int
+from ngem_tutorial._typing import Array, ArrayLike, Float, Int, Nested
 
-__all__ = ["GaussianMixture"]
+__all__ = ["GaussianMixture", "LEAST_LOG_WEIGHT", "check_mixture"]
 
 _LOG_2PI = math.log(2.0 * math.pi)
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+LEAST_LOG_WEIGHT = -1e4
+"""Stands for minus infinity, which no logit may be: its exponential is zero in every precision."""
 
 
 @jax.tree_util.register_pytree_with_keys_class
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, init=False)
 class GaussianMixture:
     r"""A batch of mixtures of `K` diagonal Gaussians in `D` dimensions.
 
@@ -39,10 +44,11 @@ class GaussianMixture:
     this class. Everything is computed in log space and stays finite for weights down to
     `exp(-1e4)`, scales from 1e-6 to 1e6 and targets a million scales away, in `float32` too.
     Parameters in 16 bits, from a network that computes in `bfloat16` for instance, are converted to
-    `float32` on the way in; their gradients come back in 16 bits.
+    `float32` on the way in; their gradients come back in 16 bits. `flax.serialization` saves and
+    restores mixtures, and `jax.export` takes functions of them.
 
     Args:
-        logits: `psi`, unnormalised log-weights, shape `(..., K)`.
+        logits: `psi`, unnormalised log-weights, shape `(..., K)`; an array, or lists of numbers.
         means: `mu`, shape `(..., K, D)`, in the units of the targets.
         scales: `sigma`, standard deviations, shape `(..., K, D)`, in the units of the targets.
 
@@ -55,10 +61,11 @@ class GaussianMixture:
     means: Array
     scales: Array
 
-    def __post_init__(self) -> None:
+    def __init__(self, logits: Nested, means: Nested, scales: Nested) -> None:
         """Convert the parameters to floating-point arrays of one dtype and check them."""
         names = ("logits", "means", "scales")
-        arrays = [real_array(name, getattr(self, name)) for name in names]
+        given = zip(names, (logits, means, scales), strict=True)
+        arrays = [real_array(name, parameter) for name, parameter in given]
         dtypes = {array.dtype for array in arrays}
         if dtypes not in ({_FLOAT32}, {_FLOAT64}):  # these need no conversion
             # The widest of the three; integers become floats.
@@ -85,6 +92,43 @@ class GaussianMixture:
         for name, leaf in zip(("logits", "means", "scales"), leaves, strict=True):
             object.__setattr__(mixture, name, leaf)
         return mixture
+
+    @classmethod
+    def from_weights(cls, weights: Nested, means: Nested, scales: Nested) -> GaussianMixture:
+        """The mixture with given weights, in the place of logits.
+
+        Args:
+            weights: `pi`, shape `(..., K)`, not negative, summing to one. A component of weight
+                zero stays in the mixture: its log-weight is -10000, which counts as zero.
+            means: `mu`, shape `(..., K, D)`, in the units of the targets.
+            scales: `sigma`, standard deviations, shape `(..., K, D)`, in the units of the targets.
+
+        Returns:
+            A mixture whose logits are the logarithms of the weights.
+
+        Raises:
+            ValueError: as the constructor, and if, where their values are known, weights are
+                negative or do not sum to one.
+
+        Example:
+            >>> mixture = GaussianMixture.from_weights([0.25, 0.75], [[0.0], [4.0]], [[1.0], [1.0]])
+            >>> round(float(mixture.mean[0]), 3)
+            3.0
+        """
+        pi = jnp.asarray(weights)
+        check_values("weights", pi, "not negative and finite", lambda w: (w >= 0) & np.isfinite(w))
+        pi = pi.astype(_at_least_float32(jnp.result_type(pi, float)))
+        if not isinstance(pi, jax.core.Tracer):
+            total = np.sum(np.asarray(pi), axis=-1) if pi.ndim else np.asarray(pi)
+            # As exact as the numbers that were given: those of 16 bits have rounding of their own.
+            given = jnp.asarray(weights).dtype
+            rounding = float(jnp.finfo(given).eps) if jnp.issubdtype(given, jnp.floating) else 0.0
+            wrong = np.abs(total - 1.0) > max(1e-4, rounding)
+            if wrong.any():
+                raise ValueError(f"weights must sum to one, got the sum {_first(total, wrong)}")
+        # Zeros are replaced before the logarithm: the gradient would not be finite otherwise.
+        log = jnp.where(pi > 0, jnp.log(jnp.where(pi > 0, pi, 1.0)), LEAST_LOG_WEIGHT)
+        return cls(log, means, scales)
 
     @property
     def num_components(self) -> int:
@@ -411,6 +455,53 @@ class GaussianMixture:
 
     def _lacks_axis(self, y: jax.Array) -> bool:
         return self.dim == 1 and y.shape == self.batch_shape
+
+
+def _to_state(mixture: GaussianMixture) -> dict[str, Any]:
+    return dict(vars(mixture))
+
+
+def _from_state(mixture: GaussianMixture, state: Mapping[str, Any]) -> GaussianMixture:
+    """Restore what `_to_state` gave, without checks: gradients are saved too."""
+    if state.keys() != vars(mixture).keys():
+        raise ValueError(
+            f"a saved GaussianMixture must have {', '.join(vars(mixture))}, got {', '.join(state)}"
+        )
+    return mixture.tree_unflatten(None, [jnp.asarray(state[name]) for name in vars(mixture)])
+
+
+flax.serialization.register_serialization_state(GaussianMixture, _to_state, _from_state)
+with contextlib.suppress(ValueError):  # the name is taken when this module is reloaded
+    jax.export.register_pytree_node_serialization(
+        GaussianMixture,
+        serialized_name="ngem_tutorial.GaussianMixture",
+        serialize_auxdata=lambda _: b"",
+        deserialize_auxdata=lambda _: None,
+    )
+
+
+def check_mixture(mixture: object) -> None:
+    """Check that an argument is a `GaussianMixture`, and not that of another library.
+
+    Args:
+        mixture: what it is.
+
+    Raises:
+        ValueError: if it is something else; the error names the function that converts it.
+
+    Example:
+        >>> check_mixture(GaussianMixture([0.0], [[0.0]], [[1.0]]))
+    """
+    if isinstance(mixture, GaussianMixture):
+        return
+    kind = type(mixture)
+    library = kind.__module__.partition(".")[0]
+    converters = {"numpyro": "numpyro", "distrax": "distrax", "tensorflow_probability": "tfp"}
+    got, hint = kind.__name__, ""
+    if library in converters:
+        got = f"{library}'s {got}"
+        hint = f"; ngem_tutorial.interop.from_{converters[library]} converts it"
+    raise ValueError(f"mixture must be a GaussianMixture, got {got}{hint}")
 
 
 @jax.custom_jvp

@@ -15,7 +15,7 @@ from flax import nnx
 from ngem_tutorial._checks import check_choice, check_values, real_array, to_arrays
 from ngem_tutorial._typing import Array, ArrayLike, Float
 from ngem_tutorial.fisher import Coordinate
-from ngem_tutorial.mixtures import GaussianMixture
+from ngem_tutorial.mixtures import GaussianMixture, check_mixture
 
 __all__ = [
     "Affine",
@@ -54,7 +54,7 @@ class MixtureDensityNetwork(nnx.Module):
 
     Raises:
         ValueError: if a size is not positive, a choice is unknown, `initial_scale` is not above
-            `min_scale` or `initial_means` has the wrong shape.
+            `min_scale`, `initial_means` has the wrong shape or `rngs` are no `nnx.Rngs`.
     """
 
     def __init__(
@@ -82,6 +82,8 @@ class MixtureDensityNetwork(nnx.Module):
             ("scale", scale, get_args(ScaleFunction)),
         ):
             check_choice(name, value, choices)
+        if not isinstance(rngs, nnx.Rngs):
+            raise ValueError(f"rngs must be random streams such as nnx.Rngs(0), got {rngs!r}")
         if not min_scale >= 0.0:
             raise ValueError(f"min_scale must not be negative, got {min_scale}")
         self.num_components, self.dim = num_components, dim
@@ -123,7 +125,7 @@ class MixtureDensityNetwork(nnx.Module):
             self.logits(h_logits), self.means(h).reshape(event), self.min_scale + positive
         )
 
-    def _perceptron(self, layers: nnx.List[nnx.Linear], h: jax.Array) -> jax.Array:
+    def _perceptron(self, layers: Sequence[nnx.Linear], h: jax.Array) -> jax.Array:
         act: Callable[[jax.Array], jax.Array] = getattr(jax.nn, self.activation)
         for layer in layers:
             h = act(layer(h))
@@ -161,6 +163,7 @@ class PlainMixture(nnx.Module):
     """
 
     def __init__(self, mixture: GaussianMixture, coordinate: Coordinate = "log_scale") -> None:
+        check_mixture(mixture)
         if mixture.batch_shape:
             raise ValueError(f"mixture must be a single one, got batch shape {mixture.batch_shape}")
         check_choice("coordinate", coordinate, get_args(Coordinate))
@@ -328,5 +331,7 @@ def choose_initial_means(
     return jax.random.choice(key, y, (num_components,), replace=False)
 
 
-def _layers(widths: Sequence[int], rngs: nnx.Rngs) -> nnx.List[nnx.Linear]:
-    return nnx.List([nnx.Linear(i, o, rngs=rngs) for i, o in pairwise(widths)])
+def _layers(widths: Sequence[int], rngs: nnx.Rngs) -> Sequence[nnx.Linear]:
+    layers = [nnx.Linear(i, o, rngs=rngs) for i, o in pairwise(widths)]
+    # From 0.12 on Flax refuses plain lists of layers; before, it has no others.
+    return nnx.List(layers) if hasattr(nnx, "List") else layers

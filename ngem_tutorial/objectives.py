@@ -25,7 +25,7 @@ import optax
 from ngem_tutorial._checks import check_number, check_options, check_values
 from ngem_tutorial._typing import Array, ArrayLike, Float, Num
 from ngem_tutorial.fisher import natural_gradient
-from ngem_tutorial.mixtures import GaussianMixture
+from ngem_tutorial.mixtures import GaussianMixture, check_mixture
 
 __all__ = [
     "Objective",
@@ -57,6 +57,7 @@ def nll(mixture: GaussianMixture, y: ArrayLike) -> Float[Array, "*batch"]:
     Raises:
         ValueError: if the shape of `y` does not fit the mixture.
     """
+    check_mixture(mixture)
     mixture, y = mixture.pair(y)
     return -mixture.log_prob(y)
 
@@ -80,6 +81,7 @@ def sgem(mixture: GaussianMixture, y: ArrayLike) -> Float[Array, "*batch"]:
     Raises:
         ValueError: if the shape of `y` does not fit the mixture.
     """
+    check_mixture(mixture)
     mixture, y = mixture.pair(y)
     log_joint = mixture.log_weights + mixture.component_log_prob(y)
     log_rho = jax.lax.stop_gradient(jax.nn.log_softmax(log_joint, axis=-1))
@@ -148,6 +150,7 @@ def ngem(
         >>> schedule = relaxation_schedule(num_updates)
         >>> loss = lambda network, x, y, i: ngem(network(x), y, relaxation=schedule(i)).mean()
     """
+    check_mixture(mixture)
     check_options(mixture.dim, unit=unit, relaxation=relaxation, damping=damping)
     options = {"unit": unit, "relaxation": relaxation, "damping": damping}
     return with_gradient(natural_gradient, mixture, y, name="ngem", **options)
@@ -240,6 +243,7 @@ def scale_unit(mixture: GaussianMixture, weights: ArrayLike | None = None) -> Fl
     Raises:
         ValueError: if `weights` has another shape or is negative (where its values are known).
     """
+    check_mixture(mixture)
     scales = jax.lax.stop_gradient(mixture.scales)
     log = jnp.log(scales.astype(jnp.promote_types(scales.dtype, jnp.float32)))
     if weights is None:
@@ -282,7 +286,12 @@ class RelaxationSchedule:
 
     def __post_init__(self) -> None:
         """Check the arguments."""
-        check_number("num_updates", self.num_updates, "at least 1", lambda n: n >= 1)
+        check_number(
+            "num_updates",
+            self.num_updates,
+            "a whole number, at least 1",
+            lambda n: (n >= 1) & (n == np.floor(n)) & np.isfinite(n),
+        )
         for name in ("initial", "fraction"):
             value = getattr(self, name)
             check_number(name, value, "from 0 to 1", lambda v: (v >= 0) & (v <= 1))
@@ -373,6 +382,7 @@ def mse(mixture: GaussianMixture, y: ArrayLike) -> Float[Array, "*batch"]:
 
 
 def _require_one_component(objective: str, mixture: GaussianMixture) -> None:
+    check_mixture(mixture)
     if mixture.num_components != 1:
         raise ValueError(
             f"{objective} takes a mixture of one component, got {mixture.num_components}"

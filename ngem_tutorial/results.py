@@ -10,6 +10,8 @@ extra `plot`.
 
 from __future__ import annotations
 
+from ngem_tutorial import _pandas  # noqa: F401  # isort: skip  # first, for its error
+
 import contextlib
 import dataclasses
 import datetime

@@ -21,6 +21,7 @@ from ngem_tutorial.methods import Method
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.networks import Affine, Standardized
 from ngem_tutorial.objectives import Objective, nll
+from ngem_tutorial.optimizers import KFAC, OPTIMIZERS
 
 __all__ = ["Failure", "Fit", "Interrupted", "NonFiniteError", "ScaleWarning", "fit"]
 
@@ -207,10 +208,14 @@ def _check_optimizer(optimizer: Any) -> optax.GradientTransformation:
         return _ADAM
     if not isinstance(optimizer, optax.GradientTransformation):
         name = getattr(optimizer, "__name__", repr(optimizer))
+        hint = ", which has not been called" if callable(optimizer) else ""
+        if isinstance(optimizer, str) and optimizer in OPTIMIZERS:
+            hint = f", a name: get_optimizer({name})(1e-3) makes one"
+        if isinstance(optimizer, KFAC) or optimizer == "kfac":
+            hint = ": K-FAC needs the model, and is for ngem_tutorial.loop.train alone"
         raise ValueError(
             "optimizer must be an optax transformation such as optax.adam(1e-3), or with a "
-            f"schedule optax.adam(schedule), got {name}"
-            + (", which has not been called" if callable(optimizer) else "")
+            f"schedule optax.adam(schedule), got {name}{hint}"
         )
     return optimizer
 

@@ -16,7 +16,7 @@ import numpy as np
 from ngem_tutorial._checks import check_choice, check_options
 from ngem_tutorial._typing import Array, ArrayLike, Float
 from ngem_tutorial.fisher import Coordinate, relaxed_e_step, solve_damped_categorical_fisher
-from ngem_tutorial.mixtures import GaussianMixture
+from ngem_tutorial.mixtures import GaussianMixture, check_mixture
 from ngem_tutorial.objectives import with_gradient
 
 __all__ = ["Variant", "as_derived", "eq68", "fully_damped", "paper_code", "undamped"]
@@ -151,6 +151,7 @@ class Variant:
     def _check_options(
         self, mixture: GaussianMixture, unit: ArrayLike, relaxation: ArrayLike
     ) -> None:
+        check_mixture(mixture)
         check_options(mixture.dim, unit=unit, relaxation=relaxation)
         known = not isinstance(unit, jax.core.Tracer)
         if self.gaussians == "plain" and not (known and np.all(np.asarray(unit) == 1)):

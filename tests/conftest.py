@@ -30,6 +30,7 @@ os.environ.setdefault(
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
+import jax
 import jaxtyping
 import pytest
 
@@ -38,6 +39,9 @@ os.environ["NGEM_CHECK_SHAPES"] = "1"
 jaxtyping.install_import_hook("ngem_tutorial", "shapes.check")
 importlib.import_module("ngem_tutorial._typing")
 del os.environ["NGEM_CHECK_SHAPES"]
+
+if not hasattr(jax, "enable_x64"):  # before JAX 0.8 it was there
+    jax.enable_x64 = jax.experimental.enable_x64
 
 # A data set is there if, for each of its parts, one of the alternatives is.
 DATA: dict[str, list[tuple[str, ...]]] = {
@@ -62,8 +66,6 @@ PEAKS: dict[str, float] = {}  # GB that each process took
 @pytest.fixture(scope="module")
 def x64() -> Iterator[None]:
     """Compute in float64, so that a tolerance separates rounding from a mistake."""
-    import jax
-
     with jax.enable_x64(True):
         yield
 

@@ -19,6 +19,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from ngem_tutorial.__main__ import main
+from ngem_tutorial._install import how_to_install
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -479,13 +480,14 @@ def test_a_missing_extra_is_named(tmp_path: Path) -> None:
     for module in ("pandas", "matplotlib", "seaborn", "sklearn"):
         pytest.importorskip(module)
     extras = {"pandas": "plot", "matplotlib": "plot", "seaborn": "plot", "sklearn": "data"}
+    packages = {name: name for name in extras} | {"sklearn": "scikit-learn"}
     done = python("-c", MISSING, *extras, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("\n") == 1, done.stdout  # nothing was trained
     for module, (status, message) in json.loads(done.stdout).items():
         assert status == 1
-        assert f'pip install "ngem-tutorial[{extras.pop(module)}]"' in message
-        assert module in message
+        assert how_to_install(extras.pop(module)) in message
+        assert f"the demonstration needs {packages[module]}: not installed" in message
         assert message.count("\n") == 1
     assert extras == {}
     assert os.listdir(tmp_path) == []

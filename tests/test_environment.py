@@ -10,17 +10,25 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import Specifier
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-PIN_LINES = [
-    line
-    for line in (ROOT / "constraints.txt").read_text().splitlines()
-    if line and not line.startswith("#")
-]
-PINS = {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in PIN_LINES}
+
+
+def pin_lines(file: str) -> list[str]:
+    lines = (ROOT / file).read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def pins(lines: list[str]) -> dict[str, str]:
+    return {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in lines}
+
+
+PIN_LINES, OLDEST_LINES = pin_lines("constraints.txt"), pin_lines("constraints-oldest.txt")
+PINS, OLDEST = pins(PIN_LINES), pins(OLDEST_LINES)
 OWN = canonicalize_name(PROJECT["name"])
 
 
@@ -40,10 +48,11 @@ def needed(name: str, seen: set[str]) -> set[str]:
     return seen
 
 
-def test_constraints_are_exact_sorted_and_without_addresses():
-    assert all(re.fullmatch(r"[a-z0-9._-]+==[\w.+]+", line) for line in PIN_LINES)
-    assert sorted(PIN_LINES) == PIN_LINES
-    assert len(PINS) == len(PIN_LINES)
+@pytest.mark.parametrize("lines", [PIN_LINES, OLDEST_LINES], ids=["pinned", "oldest"])
+def test_constraints_are_exact_sorted_and_without_addresses(lines):
+    assert all(re.fullmatch(r"[a-z0-9._-]+==[\w.+]+", line) for line in lines)
+    assert sorted(lines) == lines
+    assert len(pins(lines)) == len(lines)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +64,29 @@ def test_every_requirement_is_pinned_within_its_bounds(requirement):
     name = canonicalize_name(requirement.name)
     if name != OWN:
         assert requirement.specifier.contains(PINS[name], prereleases=True)
+
+
+TESTED = ("data", "optimizers", "plot", "test")
+
+
+@pytest.mark.parametrize(
+    "requirement",
+    requirements([PROJECT["dependencies"], *(EXTRAS[extra] for extra in TESTED)]),
+    ids=str,
+)
+def test_the_oldest_versions_are_within_the_bounds(requirement):
+    pin = OLDEST[canonicalize_name(requirement.name)]
+    assert requirement.specifier.contains(pin, prereleases=True)
+
+
+@pytest.mark.parametrize("name", ["jax", "jaxlib", "flax", "optax", "numpy"])
+def test_what_the_numbers_depend_on_is_tested_at_its_lower_bound(name):
+    (requirement,) = (
+        Requirement(r) for r in PROJECT["dependencies"] if Requirement(r).name == name
+    )
+    (bound,) = requirement.specifier
+    assert bound.operator == ">="
+    assert Specifier(f"=={bound.version}.*").contains(OLDEST[name])
 
 
 def test_what_the_requirements_pull_in_is_pinned_too():
@@ -78,6 +110,8 @@ def test_environment_yml_installs_the_same():
     assert pip == {"pip": ["-c constraints.txt", "-e .[dev]"]}
 
 
-@pytest.mark.parametrize("file", ["pyproject.toml", "constraints.txt", "environment.yml"])
+@pytest.mark.parametrize(
+    "file", ["pyproject.toml", "constraints.txt", "constraints-oldest.txt", "environment.yml"]
+)
 def test_no_addresses(file):
     assert "://" not in (ROOT / file).read_text()

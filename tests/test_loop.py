@@ -219,6 +219,8 @@ def test_a_non_finite_loss_alone_is_reported() -> None:
         ({"batch_size": True}, "batch_size must be from 1 to 20, got True"),
         ({"learning_rate": optax.linear_schedule(1, 0, 9)}, "for a schedule, pass optimizer="),
         ({"optimizer": optax.adam(1e-3)}, "optimizer must map a learning rate to an optax transf"),
+        ({"optimizer": "soap"}, r"got 'soap', a name: get_optimizer\('soap'\) is one"),
+        ({"optimizer": "sgd"}, "optimizer must map a learning rate to .* got str$"),
         ({"metrics": [nll]}, "metrics must map names to functions"),
         ({"metrics": {"nll": "nll"}}, "metrics must map names to functions"),
         ({"metrics": {"nll": lambda m, y: nll(m, y).mean()}}, r"metrics\['nll'\] must return one"),

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from jax.extend.core import jaxprs_in_params
 from scipy import integrate, special, stats
 
 from ngem_tutorial.mixtures import GaussianMixture
@@ -653,8 +652,10 @@ def test_sampling_makes_no_array_of_every_component() -> None:
     def sizes(jaxpr: Any) -> Iterator[int]:
         for equation in jaxpr.eqns:
             yield from (int(np.prod(out.aval.shape)) for out in equation.outvars)
-            for inner in jaxprs_in_params(equation.params):
-                yield from sizes(inner)
+            for value in jax.tree.leaves(list(equation.params.values())):
+                inner = getattr(value, "jaxpr", value)
+                if hasattr(inner, "eqns"):
+                    yield from sizes(inner)
 
     assert max(sizes(traced.jaxpr)) < n * k * d / 2
 
@@ -764,3 +765,47 @@ def test_a_temperature_can_be_traced() -> None:
         traced = jax.jit(lambda t: mixture.sample(key, 5, temperature=t))(temperature)
         expected = mixture.sample(key, 5, temperature=temperature)
         np.testing.assert_allclose(traced, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [(), (4,)])
+def test_from_weights_has_these_weights(batch: tuple[int, ...]) -> None:
+    weights = np.random.default_rng(0).dirichlet(np.ones(3), size=batch)
+    means = np.zeros((*batch, 3, 2))
+    mixture = GaussianMixture.from_weights(weights, means, means + 1.0)
+    np.testing.assert_allclose(mixture.weights, weights, rtol=1e-5)
+    np.testing.assert_allclose(mixture.logits, np.log(weights), rtol=1e-5)
+
+
+def test_a_weight_of_zero_is_zero_and_everything_is_finite() -> None:
+    def value(weights: jax.Array) -> jax.Array:
+        mixture = GaussianMixture.from_weights(weights, [[0.0], [5.0]], [[1.0], [2.0]])
+        return mixture.log_prob([0.5])
+
+    weights = jnp.array([1.0, 0.0])
+    mixture = GaussianMixture.from_weights(weights, [[0.0], [5.0]], [[1.0], [2.0]])
+    np.testing.assert_array_equal(mixture.weights, weights)
+    np.testing.assert_allclose(value(weights), stats.norm.logpdf(0.5), rtol=1e-5)
+    np.testing.assert_array_equal(mixture.responsibilities([0.5]), weights)
+    np.testing.assert_array_equal(mixture.weight_entropy, 0.0)
+    assert np.isfinite(jax.jit(jax.grad(value))(weights)).all()
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([0.5, 0.4], r"weights must sum to one, got the sum 0.9"),
+        ([1.5, -0.5], r"weights must be not negative and finite, got -0.5 at \(1,\)"),
+        ([np.nan, 1.0], "weights must be not negative and finite, got nan"),
+        ([0.2, 0.3, 0.5], r"logits must have shape"),
+    ],
+)
+def test_from_weights_checks_them(weights: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GaussianMixture.from_weights(weights, [[0.0], [5.0]], [[1.0], [2.0]])
+
+
+def test_from_weights_takes_the_rounding_of_16_bits() -> None:
+    weights = jnp.full(3, 1 / 3, jnp.bfloat16)
+    mixture = GaussianMixture.from_weights(weights, np.zeros((3, 1)), np.ones((3, 1)))
+    assert mixture.logits.dtype == jnp.float32
+    np.testing.assert_allclose(mixture.weights, 1 / 3, rtol=1e-2)

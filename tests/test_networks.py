@@ -110,6 +110,12 @@ def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
         build(**options)
 
 
+@pytest.mark.parametrize("rngs", [0, None, jax.random.key(0)])
+def test_what_are_no_random_streams_is_named(rngs: Any) -> None:
+    with pytest.raises(ValueError, match=r"rngs must be random streams such as nnx.Rngs\(0\), got"):
+        MixtureDensityNetwork(3, 4, 2, rngs=rngs)
+
+
 def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match=r"x must have shape \(\.\.\., 3\), got \(5, 2\)"):
         build()(jnp.ones((5, 2)))

@@ -19,7 +19,7 @@ from jax.flatten_util import ravel_pytree
 from scipy import special, stats
 
 import ngem_tutorial
-from ngem_tutorial import em, fisher, methods, mixtures, objectives, variants
+from ngem_tutorial import em, fisher, interop, methods, mixtures, networks, objectives, variants
 from ngem_tutorial.fisher import natural_gradient
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.objectives import (
@@ -512,6 +512,36 @@ def test_a_relaxation_is_one_number(call: Any, eps: Any) -> None:
             run(make(), np.zeros(2), relaxation=jnp.asarray(eps))
 
 
+def test_a_schedule_in_the_place_of_a_relaxation_is_explained() -> None:
+    mixture = GaussianMixture([0.0], [[0.0]], [[1.0]])
+    for objective in (ngem, variants.undamped, natural_gradient):
+        with pytest.raises(ValueError, match=r"got a function: .* relaxation=schedule\(count\)"):
+            objective(mixture, [0.5], relaxation=relaxation_schedule(10))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        nll,
+        sgem,
+        ngem,
+        beta_nll,
+        mse,
+        variants.paper_code,
+        natural_gradient,
+        lambda mixture, y: scale_unit(mixture),
+        em.em_step,
+        lambda mixture, y: networks.PlainMixture(mixture),
+    ],
+)
+def test_a_mixture_of_another_library_is_explained(call: Any) -> None:
+    mixture = GaussianMixture([0.0], [[0.0]], [[1.0]])
+    with pytest.raises(ValueError, match=r"numpyro's MixtureSame.* interop\.from_numpyro converts"):
+        call(interop.to_numpyro(mixture), [[0.5]])
+    with pytest.raises(ValueError, match=r"mixture must be a GaussianMixture, got ndarray$"):
+        call(np.zeros(3), [[0.5]])
+
+
 @pytest.mark.parametrize("call", PRECONDITIONED)
 def test_a_unit_is_positive_and_fits(call: Any) -> None:
     for unit in (0.0, -1.0, float("inf"), float("nan"), np.array([1.0, 0.0]), "1"):
@@ -711,8 +741,10 @@ def test_relaxation_schedule_is_never_negative(length: int, x64: bool) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_updates": 0}, "num_updates must be at least 1, got 0"),
-        ({"num_updates": "many"}, "num_updates must be at least 1, got 'many'"),
+        ({"num_updates": 0}, "num_updates must be a whole number, at least 1, got 0"),
+        ({"num_updates": 10.5}, "num_updates must be a whole number, at least 1, got 10.5"),
+        ({"num_updates": np.inf}, "num_updates must be a whole number, at least 1, got inf"),
+        ({"num_updates": "many"}, "num_updates must be a whole number, .* got 'many'"),
         ({"initial": 1.5}, "initial must be from 0 to 1, got 1.5"),
         ({"initial": -0.1}, "initial must be from 0 to 1, got -0.1"),
         ({"fraction": float("nan")}, "fraction must be from 0 to 1, got nan"),

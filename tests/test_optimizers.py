@@ -189,8 +189,11 @@ def test_muon_orthogonalises_matrices_and_leaves_vectors_to_adam() -> None:
 
 @pytest.fixture
 def kfac_jax() -> Any:
-    pytest.importorskip("kfac_jax")
-    return _kfac_jax.load()
+    """kfac-jax; where it is not installed, or does not fit a newer JAX, a skip says so."""
+    try:
+        return _kfac_jax.load()
+    except ImportError as error:
+        pytest.skip(str(error))
 
 
 def network(hidden: tuple[int, ...], batch: int) -> tuple[Any, Any, jax.Array]:
@@ -254,7 +257,7 @@ def test_kfac_draws_from_the_model_and_not_from_the_data() -> None:
 
 def test_a_missing_kfac_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "kfac_jax", None)
-    with pytest.raises(ImportError, match=r"ngem-tutorial\[optimizers\]"):
+    with pytest.raises(ImportError, match=r"kfac-jax is needed .*\boptimizers\b"):
         KFAC()(1e-3, lambda params, x: None, None, jax.random.key(0))
 
 
@@ -290,6 +293,8 @@ def test_kfac_jax_as_released_does_not_trace_with_this_jax() -> None:
 
 def test_an_equation_is_evaluated_as_jax_evaluates_it() -> None:
     """One with several results, one with one, and one that holds a function."""
+    if not _kfac_jax.needs_repair("0.0.8", jax.__version_info__):
+        return  # it is written for the JAX that needs it, and not called with another
 
     def function(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         ordered, index = jax.lax.sort((x, jnp.arange(3)), num_keys=1)
@@ -319,10 +324,10 @@ run = partial(train, make_network, x=X, y=Y, epochs=10, batch_size=16, record_at
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_train_with_every_optimizer(name: str) -> None:
+def test_train_with_every_optimizer(name: str, request: pytest.FixtureRequest) -> None:
     """Two seeds of 40 updates, where a deadlock has been seen: the time limit would tell."""
     if name == "kfac":
-        pytest.importorskip("kfac_jax")
+        request.getfixturevalue("kfac_jax")
     optimizer = get_optimizer(name)
     first = run(nll, learning_rate=1e-2, optimizer=optimizer, seeds=(1, 2))
     start, end = first.metrics["nll"].T

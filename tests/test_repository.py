@@ -30,20 +30,29 @@ FOREIGN = {
 SHARED = "../sha" + "red"
 
 
-def tracked() -> list[Path]:
-    """Return the text files under version control, of an export all its files."""
-    listing = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    if listing.returncode:
-        pytest.fail("not a git repository: what would be published cannot be listed")
-    files = [ROOT / name for name in listing.stdout.split("\0") if name]
-    return [file for file in files if file.is_file() and b"\0" not in file.read_bytes()]
+def published() -> list[str]:
+    """Return the names of the files under version control, or of those in a source distribution."""
+    sources = ROOT / "ngem_tutorial.egg-info" / "SOURCES.txt"
+    if (ROOT / "PKG-INFO").is_file() and sources.is_file():
+        names = sources.read_text().splitlines()
+    else:
+        listing = subprocess.run(
+            ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        if listing.returncode:
+            pytest.fail("not a git repository: what would be published cannot be listed")
+        names = listing.stdout.split("\0")
+    return [name for name in names if name and (ROOT / name).is_file()]
+
+
+def texts() -> list[Path]:
+    """Return the text files among the published ones."""
+    return [ROOT / name for name in published() if b"\0" not in (ROOT / name).read_bytes()]
 
 
 def test_nothing_points_to_one_machine():
     found = []
-    for file in tracked():
+    for file in texts():
         text = file.read_text(encoding="utf-8")
         found += [
             (str(file.relative_to(ROOT)), w) for w, p in FOREIGN.items() if re.search(p, text)
@@ -123,14 +132,7 @@ def test_notebooks_run_alike_by_hand_and_by_make():
 
 def test_the_files_under_version_control_are_light() -> None:
     """Under 20 MB in all: large tables of results are stored compressed."""
-    listing = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    sizes = {
-        name: (ROOT / name).stat().st_size
-        for name in listing.stdout.split("\0")
-        if name and (ROOT / name).is_file()
-    }
+    sizes = {name: (ROOT / name).stat().st_size for name in published()}
     assert sum(sizes.values()) < 20e6, sorted(sizes.items(), key=lambda item: -item[1])[:10]
     results = {name: size for name, size in sizes.items() if name.startswith("results/")}
     assert sum(results.values()) < 4e6

@@ -31,7 +31,7 @@ from ngem_tutorial.networks import (
     Standardized,
 )
 from ngem_tutorial.objectives import mse, ngem, nll, relaxation_schedule
-from ngem_tutorial.optimizers import soap
+from ngem_tutorial.optimizers import get_optimizer, soap
 from ngem_tutorial.training import Interrupted, NonFiniteError, ScaleWarning, fit
 
 N = 40
@@ -64,7 +64,8 @@ def compilations() -> Iterator[Callable[[], int]]:
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     yield count
-    jax.monitoring.unregister_event_duration_listener(listen)
+    if hasattr(jax.monitoring, "unregister_event_duration_listener"):  # not before JAX 0.8
+        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 # ---------------------------------------------------------------------------------- compilation
@@ -221,7 +222,10 @@ def test_optimizers_with_extra_arguments_get_them(optimizer: Any) -> None:
     [
         (optax.adam, "got adam, which has not been called"),
         (1e-3, "got 0.001"),
-        ("adam", "got 'adam'"),
+        ("adam", r"got 'adam', a name: get_optimizer\('adam'\)\(1e-3\) makes one"),
+        ("sgd", "got 'sgd'$"),
+        ("kfac", "got 'kfac': K-FAC needs the model, and is for ngem_tutorial.loop.train alone"),
+        (get_optimizer("kfac"), "K-FAC needs the model"),
         (optax.cosine_decay_schedule(1e-3, 5), "with a schedule optax.adam"),
     ],
 )

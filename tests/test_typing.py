@@ -95,3 +95,38 @@ assert typing.get_type_hints(objectives.nll)["return"] is jax.Array
         cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+USER = """
+import numpy as np
+import jax.numpy as jnp
+from ngem_tutorial import GaussianMixture, METHODS, MixtureDensityNetwork, fit, ngem, nll
+from flax import nnx
+
+mixture = GaussianMixture(logits=[0.0, 1.0], means=[[0.0], [4.0]], scales=[[1.0], [1.0]])
+same = GaussianMixture(jnp.zeros(2), np.zeros((2, 1)), [[1.0], [1.0]])
+weighted = GaussianMixture.from_weights([0.5, 0.5], means=[[0.0], [4.0]], scales=np.ones((2, 1)))
+value: float = float(nll(mixture, np.array([0.5]))) + float(ngem(same, jnp.array([0.5])))
+x = np.zeros((8, 1))
+make = lambda rngs: MixtureDensityNetwork(1, 2, 1, rngs=rngs)
+result = fit(make, METHODS["NLL"], x, x, epochs=1, batch_size=4)
+network = MixtureDensityNetwork(1, 2, 1, rngs=nnx.Rngs(0))
+mean = network(x).mean
+"""
+
+
+def test_the_code_of_users_passes_a_strict_type_checker(tmp_path: Path) -> None:
+    (tmp_path / "user.py").write_text(USER)
+    (tmp_path / "wrong.py").write_text(
+        USER + 'GaussianMixture(1j, [["a"]], None)\nmixture.missing\n'
+    )
+    options = ("--strict", "--config-file=", f"--cache-dir={ROOT / '.pytest_cache' / 'mypy'}")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *options, "user.py", "wrong.py"],
+        cwd=tmp_path, env=os.environ | {"MYPYPATH": str(ROOT)}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if not line.startswith("wrong.py")] == lines[-1:], done.stdout
+    assert any('"GaussianMixture" has no attribute "missing"' in line for line in lines)
+    assert any('Argument 3 to "GaussianMixture" has incompatible type "None"' in li for li in lines)

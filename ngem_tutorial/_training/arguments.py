@@ -15,6 +15,7 @@ from ngem_tutorial._checks import check_number, check_whole, takes
 from ngem_tutorial._training.data import Data, make_data
 from ngem_tutorial.methods import Method
 from ngem_tutorial.objectives import Objective, RelaxationSchedule
+from ngem_tutorial.optimizers import OPTIMIZERS
 
 __all__ = [
     "check_evaluation",
@@ -253,9 +254,12 @@ def check_maker(optimizer: Any) -> Any:
         ValueError: if it is not.
     """
     if isinstance(optimizer, optax.GradientTransformation) or not callable(optimizer):
+        known = isinstance(optimizer, str) and optimizer in OPTIMIZERS
+        got = f"{optimizer!r}, a name" if known else type(optimizer).__name__
+        hint = f": get_optimizer({optimizer!r}) is one" if known else ""
         raise ValueError(
             "optimizer must map a learning rate to an optax transformation, such as optax.adam, or "
-            f"lambda rate: optax.sgd(rate, momentum=0.9), got {type(optimizer).__name__}"
+            f"lambda rate: optax.sgd(rate, momentum=0.9), got {got}{hint}"
         )
     return optimizer
 

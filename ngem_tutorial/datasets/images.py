@@ -17,7 +17,8 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ngem_tutorial._files import cache_dir, require, write_atomically
+from ngem_tutorial._files import cache_dir, write_atomically
+from ngem_tutorial._install import require
 from ngem_tutorial._typing import Float32, Int32
 from ngem_tutorial.datasets._errors import DatasetError
 
@@ -90,7 +91,7 @@ def digits(split: Literal["train", "test", "all"] = "all") -> LabelledImages:
         ValueError: if there is no such split.
         ImportError: if scikit-learn is not installed.
     """
-    bundled = require("sklearn.datasets", "scikit-learn").load_digits()
+    bundled = require("sklearn.datasets").load_digits()
     is_test = np.arange(len(bundled.target)) % 5 == 4
     rows = {"train": ~is_test, "test": is_test, "all": np.full_like(is_test, True)}
     if split not in rows:
@@ -214,8 +215,8 @@ def _download_mnist(cache: Path) -> None:
 
     Only files whose content was checked get there, each in one step.
     """
-    pooch = require("pooch", "pooch")
-    tfds = require("tensorflow_datasets", "tensorflow-datasets")
+    pooch = require("pooch")
+    tfds = require("tensorflow_datasets")
     known = tfds.builder_cls("mnist").url_infos  # from addresses to sizes and checksums
     files = {f"{file.name}.gz": file for split in _MNIST.values() for file in split}
     try:

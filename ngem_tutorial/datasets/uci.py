@@ -17,7 +17,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ngem_tutorial._files import cache_dir, require, write_atomically
+from ngem_tutorial._files import cache_dir, write_atomically
+from ngem_tutorial._install import require
 from ngem_tutorial._typing import Float32
 from ngem_tutorial.datasets._errors import DatasetError
 
@@ -191,7 +192,7 @@ def _canonical(values: NDArray[np.float64]) -> bytes:
 
 def _download(table: _Table, path: Path) -> None:
     """Download a table from OpenML and keep it at `path` if its values are the expected ones."""
-    fetch = require("sklearn.datasets", "scikit-learn").fetch_openml
+    fetch = require("sklearn.datasets").fetch_openml
     try:
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(action="ignore"):
             bunch = fetch(

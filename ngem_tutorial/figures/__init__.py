@@ -4,6 +4,7 @@ The functions that several pages use are names of this package; those of one pag
 are in a module of its own.
 """
 
+from ngem_tutorial import _plot  # noqa: F401  # first, for its error
 from ngem_tutorial.figures.densities import (
     conditional_densities,
     densities_with_components,
