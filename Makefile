@@ -1,10 +1,11 @@
 # Plain venv + pip. Every target can be run from any state and again.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help env notebooks book test lint serve clean
+.PHONY: help env configure data notebooks book test pages lint serve pdf screenshots clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
+CONSTRAINTS ?= constraints.txt
 PY := $(VENV)/bin/python
 PORT ?= 8000
 JOBS ?= 2
@@ -23,9 +24,9 @@ help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 
 # What the environment was made from: its place, its pins and the part of pyproject.toml that installing reads.
-WANTED = $$({ pwd; cat constraints.txt; sed '/^\[tool\.[^s]/,$$d' pyproject.toml; } | cksum)
+WANTED = $$({ pwd; cat constraints.txt $(CONSTRAINTS); sed '/^\[tool\.[^s]/,$$d' pyproject.toml; } | cksum)
 
-env: ## make or update .venv from constraints.txt
+env: ## make or update .venv from constraints.txt (CONSTRAINTS=... for another file, or none)
 	@if ! $(PY) -c 'import pip' 2>/dev/null; then \
 	    echo "env: making $(VENV) with $(PYTHON)"; \
 	    test -z "$$CONDA_PREFIX" || echo "env: the active conda environment $$CONDA_DEFAULT_ENV is left as it is:" \
@@ -36,32 +37,63 @@ env: ## make or update .venv from constraints.txt
 	if [ "$$(cat $(VENV)/.installed 2>/dev/null)" != "$(WANTED)" ]; then \
 	    echo "env: installing the pinned packages"; \
 	    $(PY) -m pip install --quiet --disable-pip-version-check $$(grep '^uv==' constraints.txt) \
-	    && $(PY) -m uv pip install --quiet --python $(PY) -c constraints.txt -b constraints.txt -e '.[dev]' \
+	    && $(PY) -m uv pip install --quiet --python $(PY) $(if $(CONSTRAINTS),-c $(CONSTRAINTS),--upgrade) \
+	        -b constraints.txt -e '.[dev]' \
 	    && echo "$(WANTED)" > $(VENV)/.installed || { echo "env: failed"; exit 1; }; \
 	fi
+
+configure: env ## write what follows from the repository (REPOSITORY=owner/name) and the version
+	@$(PY) tools/configure.py $(if $(filter undefined,$(origin REPOSITORY)),,--repository "$(REPOSITORY)")
+
+data: env ## fetch the data sets, checked, to the folder data (for NGEM_DATA_DIR=data)
+	@$(PY) tools/data.py data
 
 notebooks: env ## re-execute the pages whose code, package or results changed
 	@$(PY) tools/notebooks.py run --jobs $(JOBS)
 	@$(PY) tools/claims.py
+	@$(PY) tools/readme.py
+	@$(PY) tools/api.py
+	@$(PY) tools/provenance.py
 
 book: notebooks ## build the HTML book; warnings are errors
-	@$(PY) tools/mathjax.py
-	@$(PY) $(VENV)/bin/jupyter-book build . --all --quiet --warningiserror --nitpick --keep-going
-	@echo "book: $(CURDIR)/_build/html/index.html"
+	@$(PY) tools/website.py
 
-test: env ## run the tests of the package and of the book, and every notebook
-	@$(PY) -m pytest tests book --nbval-lax --nbval-current-env --nbval-cell-timeout=120 \
+# Notebooks run as a reader has them who installed the package: see tools/wheel.py.
+PAGES = JUPYTER_PATH=$(CURDIR)/_build/wheel/jupyter $(PY) -m pytest \
+    --nbval-lax --nbval-kernel-name=wheel --nbval-cell-timeout=120
+
+test: env ## run the tests of the package, of the book in a browser, and every notebook
+	@$(PY) tools/mathematics.py
+	@$(PY) tools/browser.py
+	@$(PY) tools/wheel.py
+	@$(PAGES) tests _build/wheel/book \
 	    --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder --max-worker-restart=0
 
-lint: env ## check style, formatting, types, docstrings and the layers of the package
+pages: env ## run every notebook, and nothing else, with the package as installed from its wheel
+	@$(PY) tools/wheel.py
+	@$(PAGES) _build/wheel/book --numprocesses=$(JOBS) --dist=loadfile --max-worker-restart=0
+
+lint: env ## check style, types, docstrings, the layers of the package and the workflows
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@$(VENV)/bin/lint-imports --no-logo --no-cache
+	@$(VENV)/bin/zizmor --offline --quiet --no-progress .github
+	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-actions .github/actions/*/action.yml
+	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 
 serve: book ## show the book at http://localhost:8000 (PORT=... for another port)
 	@echo "serve: http://localhost:$(PORT) (stop with Ctrl-C)"
 	@$(PY) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+pdf: env ## print the book to _build/pdf/book.pdf
+	@$(PY) tools/browser.py
+	@$(PY) tools/pdf.py
+
+screenshots: env ## take pictures of every page: desktop and phone, light and dark
+	@$(PY) tools/browser.py
+	@$(PY) tools/screenshots.py
 
 clean: ## delete the built book and the caches of the tools; keep .venv and the notebooks
 	@rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import platform
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ __all__ = [
     "LockError",
     "RemediableError",
     "cache_dir",
+    "exchange",
     "locked",
     "write_atomically",
 ]
@@ -52,6 +55,26 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def exchange(first: Path, second: Path) -> bool:
+    """Exchange the names of two files or folders at one moment.
+
+    Args:
+        first: one of them.
+        second: the other, on the same file system.
+
+    Returns:
+        Whether that was done; False where the system cannot.
+    """
+    library = ctypes.CDLL(None, use_errno=True)
+    paths = os.fsencode(first), os.fsencode(second)
+    if sys.platform == "linux" and hasattr(library, "renameat2"):
+        here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+        return bool(library.renameat2(here, paths[0], here, paths[1], swap) == 0)
+    if sys.platform == "darwin" and hasattr(library, "renamex_np"):
+        return bool(library.renamex_np(*paths, 2) == 0)  # RENAME_SWAP
+    return False
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from typing import Any, Final
 import jax
 import jax.numpy as jnp
 
-__all__ = ["PACKAGE", "commit", "device", "peak_memory_mib", "versions", "x64"]
+__all__ = ["PACKAGE", "commit", "cpu_model", "device", "peak_memory_mib", "versions", "x64"]
 
 PACKAGE: Final = Path(__file__).resolve().parent
 """The folder of the package."""
@@ -38,7 +38,7 @@ def device() -> dict[str, Any]:
         "platform": devices[0].platform,
         "kind": devices[0].device_kind,
         "count": len(devices),
-        "cpu_model": _cpu_model(),
+        "cpu_model": cpu_model(),
         "cpu_cores": os.cpu_count(),
         "system": platform.system(),
         "x64": x64(),
@@ -50,7 +50,7 @@ def x64() -> bool:
     return bool(jnp.result_type(float) == jnp.float64)
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
     """Return the name of the processor, `unknown` if the system does not tell."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -18,6 +18,7 @@ from ngem_tutorial.loop import Run
 __all__ = ["METHODS", "check", "compare", "main"]
 
 METHODS = ("NLL", "damped nGEM")
+"""What the demonstration trains, by name."""
 
 
 def check(figure: Path) -> None:

@@ -39,6 +39,14 @@ def em_step(
 
     Raises:
         ValueError: if the shapes do not fit, `y` is not finite or `min_scale` is negative.
+
+    Example:
+        >>> from ngem_tutorial import GaussianMixture
+        >>> from ngem_tutorial import em_step
+        >>> start = GaussianMixture([0.0], [[0.0]], [[1.0]])
+        >>> fitted = em_step(start, [[1.0], [3.0]])  # one component: its mean and deviation at once
+        >>> fitted.means.round(3).tolist(), fitted.scales.round(3).tolist()
+        ([[2.0]], [[1.0]])
     """
     return natural_gradient_em_step(mixture, y, learning_rate=1.0, min_scale=min_scale)
 
@@ -152,6 +160,16 @@ def iterate(
     Raises:
         ValueError: if `y` is not finite, `num_steps` is not a whole number or negative, or the
             step refuses its arguments.
+
+    Example:
+        >>> import numpy as np
+        >>> from ngem_tutorial import GaussianMixture
+        >>> from ngem_tutorial.em import em_step, iterate
+        >>> y = np.array([[-1.1], [-0.9], [0.9], [1.1]])
+        >>> start = GaussianMixture([0.0, 0.0], [[-0.5], [0.5]], [[1.0], [1.0]])
+        >>> fitted, log_likelihood = iterate(em_step, start, y, 20)
+        >>> fitted.means.round(2).tolist(), bool((np.diff(log_likelihood) > -1e-5).all())
+        ([[-1.0], [1.0]], True)
     """
     num_steps = check_whole("num_steps", num_steps, 0)
     y = _check_data(mixture, y)

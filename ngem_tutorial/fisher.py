@@ -27,6 +27,10 @@ from ngem_tutorial._typing import Array, ArrayLike, Float, Num
 from ngem_tutorial.mixtures import GaussianMixture, check_mixture
 
 __all__ = [
+    "CompleteDataFisher",
+    "Coordinate",
+    "EStep",
+    "GaussianFisher",
     "categorical_fisher",
     "complete_data_fisher",
     "complete_data_fisher_by_autodiff",
@@ -158,7 +162,11 @@ class CompleteDataFisher:
     scales: Array
 
     def to_dense(self) -> Float[Array, "P P"]:
-        """The whole matrix of one mixture in the order logits, means, scales, `(P, P)`."""
+        """The whole matrix of one mixture.
+
+        Returns:
+            Shape `(P, P)`, in the order logits, means, scales.
+        """
         diagonal = jnp.concatenate([self.means.ravel(), self.scales.ravel()])
         return jax.scipy.linalg.block_diag(self.logits, jnp.diag(diagonal))
 
@@ -174,6 +182,13 @@ def complete_data_fisher(
 
     Returns:
         The blocks of equation (51) of the paper.
+
+    Example:
+        >>> from ngem_tutorial import GaussianMixture
+        >>> from ngem_tutorial.fisher import complete_data_fisher
+        >>> mixture = GaussianMixture([0.0, 0.0], [[-1.0], [1.0]], [[0.5], [0.5]])
+        >>> complete_data_fisher(mixture).means.tolist()  # weight / scale^2
+        [[2.0], [2.0]]
     """
     pi = mixture.weights
     block = gaussian_fisher(mixture.scales, coordinate)
@@ -256,6 +271,13 @@ def natural_gradient(
 
     Raises:
         ValueError: if the shape of `y` does not fit or an option is out of range.
+
+    Example:
+        >>> from ngem_tutorial import GaussianMixture, natural_gradient
+        >>> mixture = GaussianMixture([0.0], [[0.0]], [[2.0]])
+        >>> gradient = natural_gradient(mixture, [4.0])  # times 1 / (1 + 0.25)
+        >>> print(gradient.means.round(3), gradient.scales.round(3))
+        [[-3.2]] [[-0.6]]
     """
     check_mixture(mixture)
     check_options(mixture.dim, unit=unit, relaxation=relaxation, damping=damping)

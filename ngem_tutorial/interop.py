@@ -33,6 +33,8 @@ def from_numpyro(distribution: Any) -> GaussianMixture:
         ValueError: if it is something else.
 
     Example:
+        >>> from ngem_tutorial import GaussianMixture
+        >>> from ngem_tutorial.interop import from_numpyro, to_numpyro
         >>> mixture = GaussianMixture([0.0, 1.0], [[0.0], [4.0]], [[1.0], [1.0]])
         >>> from_numpyro(to_numpyro(mixture)).num_components
         2
@@ -67,6 +69,8 @@ def to_numpyro(mixture: GaussianMixture) -> Any:
         ImportError: if numpyro is not installed.
 
     Example:
+        >>> from ngem_tutorial import GaussianMixture
+        >>> from ngem_tutorial.interop import to_numpyro
         >>> to_numpyro(GaussianMixture([0.0, 1.0], [[0.0], [4.0]], [[1.0], [1.0]])).event_shape
         (1,)
     """
@@ -92,6 +96,8 @@ def from_distrax(distribution: Any) -> GaussianMixture:
         ValueError: if it is something else.
 
     Example:
+        >>> from ngem_tutorial import GaussianMixture
+        >>> from ngem_tutorial.interop import from_distrax, to_distrax
         >>> mixture = GaussianMixture([0.0, 1.0], [[0.0], [4.0]], [[1.0], [1.0]])
         >>> from_distrax(to_distrax(mixture)).num_components
         2
@@ -124,6 +130,8 @@ def to_distrax(mixture: GaussianMixture) -> Any:
         ImportError: if distrax is not installed.
 
     Example:
+        >>> from ngem_tutorial import GaussianMixture
+        >>> from ngem_tutorial.interop import to_distrax
         >>> to_distrax(GaussianMixture([0.0, 1.0], [[0.0], [4.0]], [[1.0], [1.0]])).event_shape
         (1,)
     """
@@ -149,6 +157,8 @@ def from_tfp(distribution: Any) -> GaussianMixture:
         ValueError: if it is something else.
 
     Example:
+        >>> from ngem_tutorial import GaussianMixture
+        >>> from ngem_tutorial.interop import from_tfp, to_tfp
         >>> mixture = GaussianMixture([0.0, 1.0], [[0.0], [4.0]], [[1.0], [1.0]])
         >>> from_tfp(to_tfp(mixture)).num_components
         2
@@ -182,6 +192,8 @@ def to_tfp(mixture: GaussianMixture) -> Any:
         ImportError: if TensorFlow Probability is not installed.
 
     Example:
+        >>> from ngem_tutorial import GaussianMixture
+        >>> from ngem_tutorial.interop import to_tfp
         >>> mixture = GaussianMixture([0.0, 1.0], [[0.0], [4.0]], [[1.0], [1.0]])
         >>> tuple(to_tfp(mixture).event_shape)
         (1,)

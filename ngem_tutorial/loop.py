@@ -31,7 +31,19 @@ __all__ = ["Failure", "Interrupted", "NonFiniteError", "Run", "quiet", "train"]
 
 
 class NonFiniteError(FloatingPointError):
-    """A loss or parameter stopped being finite; `failures` says in which run, when and where."""
+    """A loss or parameter stopped being finite; `failures` says in which run, when and where.
+
+    Example:
+        >>> import numpy as np, optax
+        >>> from ngem_tutorial import MixtureDensityNetwork, NonFiniteError, fit, nll
+        >>> x = np.linspace(-1, 1, 100)[:, None]
+        >>> make = lambda rngs: MixtureDensityNetwork(1, 2, 1, hidden=(8,), rngs=rngs)
+        >>> try:
+        ...     fit(make, nll, x, x**2, epochs=4, batch_size=20, optimizer=optax.sgd(1e30))
+        ... except NonFiniteError as error:
+        ...     error.failures[0].seed
+        0
+    """
 
     def __init__(self, failures: Sequence[Failure]) -> None:
         self.failures = tuple(failures)
@@ -200,7 +212,8 @@ def train(
         The recorded values and the trained models.
 
     Raises:
-        ValueError: if an argument does not fit the others, before any training.
+        ValueError: if an argument does not fit the others, before any training; if a metric is not
+            finite although the parameters are, and `on_nonfinite` is "raise".
         NonFiniteError: if a loss or parameter stops being finite and `on_nonfinite` is "raise". The
             error names the first update and parameter that had such a value.
         Interrupted: on a KeyboardInterrupt, with what was recorded until then.
@@ -235,8 +248,10 @@ def train(
         try:
             for point in points:
                 advance_bar(history.advance(point))
-                if history.failures and on_nonfinite == "raise":
-                    raise NonFiniteError(history.failures)
+                if on_nonfinite == "raise":
+                    if history.failures:
+                        raise NonFiniteError(history.failures)
+                    history.check_metrics()
                 if history.finished:
                     break
         except KeyboardInterrupt as interrupt:
@@ -285,6 +300,19 @@ class _History:
             self._judge(row["validation"][self._criterion])
         return moved
 
+    def check_metrics(self) -> None:
+        """Refuse a metric that was just recorded and is not finite, though the parameters are."""
+        for name, values in self._rows[-1].items():
+            for metric, value in values.items() if name in ("metrics", "validation") else ():
+                wrong = ~np.isfinite(value) & (self._last_row >= len(self._rows))
+                if wrong.any():
+                    run = int(np.argmax(wrong))
+                    raise ValueError(
+                        f"{name} must be finite, got {value[run]} for {metric!r} after update "
+                        f"{self._points[-1]} (seed {self._seeds[run]}), where every parameter is: "
+                        "look at the data that it is computed on and at what it computes"
+                    )
+
     def _judge(self, values: np.ndarray) -> None:
         here = len(self._rows) - 1
         better = (values < self._best) & (self._last_row > here)
@@ -302,6 +330,10 @@ class _History:
     def run(self, points: Sequence[int]) -> Run:
         """Return the outcome; if every run failed, the points that are left repeat the last."""
         rows = list(self._rows)
+        if "validation" in rows[-1]:  # a run that could not be judged keeps its last state
+            never = np.isinf(self._best)
+            self._kept = Trainer.choose(never, self._trainer.state, self._kept)
+            self._best_row[never] = len(rows) - 1
         if len(self.failures) == len(self._seeds):
             rows += rows[-1:] * (len(points) - len(rows))
         history = jax.tree.map(lambda *leaves: np.stack(leaves, axis=1), *rows)

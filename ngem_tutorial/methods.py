@@ -32,6 +32,14 @@ class Method:
 
     Raises:
         ValueError: if `unit` is neither, or the objective takes no unit or no relaxation.
+
+    Example:
+        >>> from ngem_tutorial import METHODS, Method, nll, relaxation_schedule, variants
+        >>> METHODS["NLL"] == Method("NLL", nll)
+        True
+        >>> mine = Method("mine", variants.as_derived, schedule=relaxation_schedule, unit="batch")
+        >>> mine.schedule(1000).num_updates
+        1000
     """
 
     name: str
@@ -62,8 +70,8 @@ METHODS: Final[dict[str, Method]] = {
         Method("fully damped nGEM", variants.fully_damped),
     )
 }
-"""By name. Damped nGEM is `ngem` as the package recommends it; the others that are called after
-nGEM are in `variants`."""
+"""Every method that the book compares, by name. Damped nGEM is `ngem` as the package recommends it;
+the others that are called after nGEM are in `variants`."""
 
 
 def get_method(
@@ -86,6 +94,13 @@ def get_method(
 
     Raises:
         ValueError: if there is no such method, coordinate or unit.
+
+    Example:
+        >>> from ngem_tutorial import METHODS, get_method
+        >>> get_method("damped nGEM") == METHODS["damped nGEM"]
+        True
+        >>> get_method("damped nGEM", unit="target").unit
+        'target'
     """
     check_choice("method", name, METHODS)
     method = METHODS[name]

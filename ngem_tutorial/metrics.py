@@ -107,6 +107,12 @@ def wilson_interval(
     References:
         Wilson, "Probable inference, the law of succession, and statistical inference",
         Journal of the American Statistical Association 22, 1927.
+
+    Example:
+        >>> from ngem_tutorial.metrics import wilson_interval
+        >>> low, high = wilson_interval(8, 10)
+        >>> round(float(low), 3), round(float(high), 3)
+        (0.49, 0.943)
     """
     k, n = np.broadcast_arrays(np.asarray(successes, float), np.asarray(trials, float))
     if not np.all((n >= 1) & (n % 1 == 0)):
@@ -140,6 +146,11 @@ def mean_and_interval(values: ArrayLike, axis: int = 0, confidence: float = 0.95
 
     Raises:
         ValueError: if there are fewer than two values, or `confidence` is out of range.
+
+    Example:
+        >>> from ngem_tutorial.metrics import mean_and_interval
+        >>> [round(float(number), 3) for number in mean_and_interval([1.0, 2.0, 3.0])]
+        [2.0, 1.0, 2.484]
     """
     array = np.asarray(values, dtype=np.float64)
     n = array.shape[axis] if array.ndim else 1

@@ -55,6 +55,14 @@ class GaussianMixture:
     Raises:
         ValueError: if the shapes do not fit each other or, where the values are known (outside of
             `jax.jit` and its kin), if a parameter is not finite or a scale is not positive.
+
+    Example:
+        >>> from ngem_tutorial import GaussianMixture
+        >>> mixture = GaussianMixture([0.0, 0.0], means=[[-1.0], [1.0]], scales=[[0.5], [0.5]])
+        >>> mixture.num_components, mixture.dim, mixture.batch_shape
+        (2, 1, ())
+        >>> print(mixture.log_prob([1.0]).round(3), mixture.responsibilities([1.0]).round(3))
+        -0.919 [0. 1.]
     """
 
     logits: Array
@@ -64,8 +72,7 @@ class GaussianMixture:
     def __init__(self, logits: Nested, means: Nested, scales: Nested) -> None:
         """Convert the parameters to floating-point arrays of one dtype and check them."""
         names = ("logits", "means", "scales")
-        given = zip(names, (logits, means, scales), strict=True)
-        arrays = [real_array(name, parameter) for name, parameter in given]
+        arrays = [real_array(*part) for part in zip(names, (logits, means, scales), strict=True)]
         dtypes = {array.dtype for array in arrays}
         if dtypes not in ({_FLOAT32}, {_FLOAT64}):  # these need no conversion
             # The widest of the three; integers become floats.
@@ -111,9 +118,10 @@ class GaussianMixture:
                 negative or do not sum to one.
 
         Example:
+            >>> from ngem_tutorial import GaussianMixture
             >>> mixture = GaussianMixture.from_weights([0.25, 0.75], [[0.0], [4.0]], [[1.0], [1.0]])
-            >>> round(float(mixture.mean[0]), 3)
-            3.0
+            >>> print(mixture.mean.round(3))
+            [3.]
         """
         pi = jnp.asarray(weights)
         check_values("weights", pi, "not negative and finite", lambda w: (w >= 0) & np.isfinite(w))
@@ -279,6 +287,13 @@ class GaussianMixture:
         Raises:
             ValueError: if `shape` is negative or `temperature` not positive (where it is known).
             TypeError: if a gradient with respect to the logits is asked for.
+
+        Example:
+            >>> import jax
+            >>> from ngem_tutorial import GaussianMixture
+            >>> mixture = GaussianMixture([0.0, 0.0], [[-1.0], [1.0]], [[0.5], [0.5]])
+            >>> mixture.sample(jax.random.key(0), 1000).shape
+            (1000, 1)
         """
         return self.sample_with_components(key, shape, temperature=temperature)[0]
 
@@ -372,6 +387,13 @@ class GaussianMixture:
 
         Raises:
             ValueError: if a shape does not fit or a value is out of range (where it is known).
+
+        Example:
+            >>> from ngem_tutorial import GaussianMixture
+            >>> celsius = GaussianMixture([0.0], [[20.0]], [[5.0]])
+            >>> fahrenheit = celsius.affine(32.0, 1.8)
+            >>> fahrenheit.means.tolist(), fahrenheit.scales.tolist()
+            ([[68.0]], [[9.0]])
         """
         for name, value in (("shift", shift), ("scale", scale)):
             if np.shape(value) not in ((), (self.dim,)):
@@ -415,6 +437,12 @@ class GaussianMixture:
 
         Raises:
             ValueError: if a coordinate is out of range or named twice.
+
+        Example:
+            >>> from ngem_tutorial import GaussianMixture
+            >>> mixture = GaussianMixture([0.0], [[1.0, 2.0, 3.0]], [[1.0, 1.0, 4.0]])
+            >>> mixture.marginal([0, 2]).scales.tolist()
+            [[1.0, 4.0]]
         """
         columns = np.atleast_1d(np.asarray(dims))
         if (
@@ -490,6 +518,7 @@ def check_mixture(mixture: object) -> None:
         ValueError: if it is something else; the error names the function that converts it.
 
     Example:
+        >>> from ngem_tutorial.mixtures import GaussianMixture, check_mixture
         >>> check_mixture(GaussianMixture([0.0], [[0.0]], [[1.0]]))
     """
     if isinstance(mixture, GaussianMixture):

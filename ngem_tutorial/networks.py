@@ -55,6 +55,15 @@ class MixtureDensityNetwork(nnx.Module):
     Raises:
         ValueError: if a size is not positive, a choice is unknown, `initial_scale` is not above
             `min_scale`, `initial_means` has the wrong shape or `rngs` are no `nnx.Rngs`.
+
+    Example:
+        >>> import numpy as np
+        >>> from flax import nnx
+        >>> from ngem_tutorial import MixtureDensityNetwork, nll
+        >>> network = MixtureDensityNetwork(2, 3, 1, hidden=(16,), rngs=nnx.Rngs(0))
+        >>> mixtures = network(np.zeros((5, 2)))
+        >>> mixtures.means.shape, nll(mixtures, np.zeros((5, 1))).shape
+        ((5, 3, 1), (5,))
     """
 
     def __init__(
@@ -160,6 +169,12 @@ class PlainMixture(nnx.Module):
 
     Raises:
         ValueError: if the mixture has batch axes or the coordinate is unknown.
+
+    Example:
+        >>> from ngem_tutorial import GaussianMixture, PlainMixture
+        >>> model = PlainMixture(GaussianMixture([0.0], [[0.0]], [[1.0]]))
+        >>> model.scales[...].tolist(), model().scales.tolist()  # logarithms are trained
+        ([[0.0]], [[1.0]])
     """
 
     def __init__(self, mixture: GaussianMixture, coordinate: Coordinate = "log_scale") -> None:
@@ -229,6 +244,16 @@ class Standardized(nnx.Module):
         network: returns mixtures of standardised targets.
         inputs: the units of each leaf of the inputs; None for a leaf that is left as it is.
         targets: the units of the targets.
+
+    Example:
+        >>> import numpy as np
+        >>> from flax import nnx
+        >>> from ngem_tutorial import MixtureDensityNetwork, Standardized
+        >>> from ngem_tutorial.networks import Affine
+        >>> network = MixtureDensityNetwork(1, 2, 1, hidden=(8,), rngs=nnx.Rngs(0))
+        >>> model = Standardized(network, [Affine((50.0,), (10.0,))], Affine((0.0,), (1000.0,)))
+        >>> bool(np.allclose(model([[60.0]]).means, 1000 * network([[1.0]]).means))
+        True
     """
 
     def __init__(
@@ -269,6 +294,13 @@ class LabelConditioned(nnx.Module):
     Args:
         network: maps shape `(C, C)` to mixtures of batch shape `(C,)`.
         num_classes: `C`.
+
+    Example:
+        >>> from flax import nnx
+        >>> from ngem_tutorial import LabelConditioned, MixtureDensityNetwork
+        >>> network = MixtureDensityNetwork(10, 3, 1, hidden=(8,), rngs=nnx.Rngs(0))
+        >>> LabelConditioned(network, num_classes=10)([7, 7, 2]).batch_shape
+        (3,)
     """
 
     def __init__(self, network: MixtureDensityNetwork, num_classes: int) -> None:
@@ -322,6 +354,13 @@ def choose_initial_means(
 
     Raises:
         ValueError: if `y` is not `(N, D)` or holds fewer than `K` examples.
+
+    Example:
+        >>> import jax
+        >>> from ngem_tutorial import choose_initial_means
+        >>> means = choose_initial_means(jax.random.key(0), [[1.0], [2.0], [3.0]], num_components=3)
+        >>> sorted(means.ravel().tolist())
+        [1.0, 2.0, 3.0]
     """
     y = real_array("y", y)
     if y.ndim != 2 or not 1 <= num_components <= y.shape[0]:

@@ -56,6 +56,12 @@ def nll(mixture: GaussianMixture, y: ArrayLike) -> Float[Array, "*batch"]:
 
     Raises:
         ValueError: if the shape of `y` does not fit the mixture.
+
+    Example:
+        >>> from ngem_tutorial import GaussianMixture, nll
+        >>> mixture = GaussianMixture([0.0], [[0.0]], [[1.0]])
+        >>> print(nll(mixture, [[0.0], [1.0]]).round(3))  # one value for each target
+        [0.919 1.419]
     """
     check_mixture(mixture)
     mixture, y = mixture.pair(y)
@@ -80,6 +86,16 @@ def sgem(mixture: GaussianMixture, y: ArrayLike) -> Float[Array, "*batch"]:
 
     Raises:
         ValueError: if the shape of `y` does not fit the mixture.
+
+    Example:
+        >>> import jax
+        >>> from ngem_tutorial import GaussianMixture, nll, sgem
+        >>> mixture = GaussianMixture([0.0, 1.0], [[-1.0], [1.0]], [[1.0], [1.0]])
+        >>> bool(abs(sgem(mixture, [0.5]) - nll(mixture, [0.5])) < 1e-6)
+        True
+        >>> means = [jax.grad(loss)(mixture, [0.5]).means for loss in (sgem, nll)]
+        >>> bool(abs(means[0] - means[1]).max() < 1e-6)
+        True
     """
     check_mixture(mixture)
     mixture, y = mixture.pair(y)
@@ -147,8 +163,13 @@ def ngem(
         TypeError: if it is differentiated twice.
 
     Example:
-        >>> schedule = relaxation_schedule(num_updates)
-        >>> loss = lambda network, x, y, i: ngem(network(x), y, relaxation=schedule(i)).mean()
+        >>> import jax
+        >>> from ngem_tutorial import GaussianMixture, ngem, nll
+        >>> mixture = GaussianMixture([0.0, 1.0], [[-1.0], [1.0]], [[0.5], [0.5]])
+        >>> bool(ngem(mixture, [0.5]) == nll(mixture, [0.5]))  # the same value, another gradient
+        True
+        >>> print(*(jax.grad(loss)(mixture, [0.5]).means.round(2).ravel() for loss in (ngem, nll)))
+        [-0.02  0.51] [-0.04  1.99]
     """
     check_mixture(mixture)
     check_options(mixture.dim, unit=unit, relaxation=relaxation, damping=damping)
@@ -242,6 +263,12 @@ def scale_unit(mixture: GaussianMixture, weights: ArrayLike | None = None) -> Fl
 
     Raises:
         ValueError: if `weights` has another shape or is negative (where its values are known).
+
+    Example:
+        >>> from ngem_tutorial import GaussianMixture, scale_unit
+        >>> mixture = GaussianMixture([0.0, 0.0], [[0.0], [0.0]], [[1.0], [4.0]])
+        >>> scale_unit(mixture).round(3).tolist()
+        [2.0]
     """
     check_mixture(mixture)
     scales = jax.lax.stop_gradient(mixture.scales)
@@ -325,6 +352,7 @@ def relaxation_schedule(
         ValueError: if an argument is out of range.
 
     Example:
+        >>> from ngem_tutorial import relaxation_schedule
         >>> schedule = relaxation_schedule(10_000)
         >>> [round(float(schedule(count)), 3) for count in (0, 500, 1_000)]
         [0.1, 0.05, 0.0]
@@ -352,6 +380,13 @@ def beta_nll(
     Raises:
         ValueError: if the mixture has more than one component, `beta` is out of range or the
             shape of `y` does not fit.
+
+    Example:
+        >>> from ngem_tutorial import GaussianMixture, beta_nll, nll
+        >>> mixture = GaussianMixture([0.0], [[0.0]], [[4.0]])
+        >>> plain = nll(mixture, [1.0])
+        >>> [round(float(beta_nll(mixture, [1.0], beta) / plain), 3) for beta in (0.0, 0.5)]
+        [1.0, 4.0]
     """
     _require_one_component("beta_nll", mixture)
     check_number("beta", beta, "from 0 to 1", lambda b: (b >= 0) & (b <= 1))
@@ -375,6 +410,12 @@ def mse(mixture: GaussianMixture, y: ArrayLike) -> Float[Array, "*batch"]:
 
     Raises:
         ValueError: if the mixture has more than one component or the shape of `y` does not fit.
+
+    Example:
+        >>> from ngem_tutorial import GaussianMixture, mse
+        >>> mixture = GaussianMixture([0.0], [[0.0, 0.0]], [[1.0, 1.0]])
+        >>> float(mse(mixture, [1.0, 3.0]))
+        5.0
     """
     _require_one_component("mse", mixture)
     mixture, y = mixture.pair(y)

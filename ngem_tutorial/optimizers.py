@@ -301,6 +301,12 @@ def get_optimizer(name: str) -> Callable[..., optax.GradientTransformation]:
 
     Raises:
         ValueError: if there is no such optimizer.
+
+    Example:
+        >>> from ngem_tutorial import get_optimizer
+        >>> from ngem_tutorial.optimizers import muon
+        >>> get_optimizer("muon") is muon
+        True
     """
     if name not in OPTIMIZERS:
         raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, got {name!r}")

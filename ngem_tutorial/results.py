@@ -31,7 +31,7 @@ import numpy as np
 import pandas as pd
 
 from ngem_tutorial import _machine, _tables
-from ngem_tutorial._files import RemediableError, write_atomically
+from ngem_tutorial._files import RemediableError, exchange, write_atomically
 
 __all__ = [
     "Result",
@@ -52,6 +52,8 @@ __all__ = [
 
 _FORMAT: Final = 2
 _PROVENANCE: Final = "provenance.json"
+_SHIPPED: Final = "_results"
+"""The folder of the installed package with the results; see pyproject.toml."""
 _LARGE: Final = 2**16
 """Tables of more bytes are compressed."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]*(/[A-Za-z0-9_][A-Za-z0-9_.+=-]*)*")
@@ -115,7 +117,8 @@ def save(
     """Publish a set of tables with its provenance; `load` returns exactly what was saved.
 
     Everything is written to a folder of another name, which is renamed at the end: after an
-    interruption there is the old set or the new one. The index of a table is not kept.
+    interruption there is the old set or the new one (a set is replaced by one exchange of names
+    where the system has that, as Linux and macOS do). The index of a table is not kept.
 
     Args:
         tables: tidy tables by name: one observation a row, columns of booleans, numbers or
@@ -142,7 +145,7 @@ def save(
             is not in a checkout.
         OSError: if the file system refuses.
     """
-    root, folder = _place(name, directory)
+    root, folder = _place(name, directory, writing=True)
     if folder.exists() and not replace:
         raise _present(folder)
     missing = dict(allow_missing or {})
@@ -250,8 +253,7 @@ def load(name: str, directory: str | os.PathLike[str] | None = None) -> Result:
 
     Args:
         name: the name of the set and that of the table: `two_gaussians/paper/curves`.
-        directory: the folder of the results; by default `results` in the checkout that holds the
-            package.
+        directory: the folder of the results; by default `default_directory()`.
 
     Returns:
         The table, with the dtypes that it was saved with, and the provenance.
@@ -340,18 +342,26 @@ def current_commit() -> dict[str, Any]:
     return _machine.commit(_machine.PACKAGE)
 
 
-def default_directory() -> Path:
-    """Return the folder `results` of the checkout that holds the package.
+def default_directory(*, writing: bool = False) -> Path:
+    """Return the folder of the results where none is named.
+
+    In a checkout it is `results`, for reading and writing. An installed package brings a copy
+    of that folder, which is for reading.
+
+    Args:
+        writing: whether something is to be written there.
 
     Returns:
         Its path, whether or not it is there yet.
 
     Raises:
-        ResultError: if the package is not in a checkout.
+        ResultError: if the package is not in a checkout, and `writing` is set or it has no copy.
     """
     package = _machine.PACKAGE
     if (package.parent / "pyproject.toml").is_file():
         return package.parent / "results"
+    if not writing and (package / _SHIPPED).is_dir():
+        return package / _SHIPPED
     raise ResultError(
         f"The package is installed in {package}, not used from a checkout with a folder of "
         "results: name the folder by the argument directory."
@@ -408,13 +418,15 @@ def duration(seconds: float) -> str:
 # --------------------------------------------------------------------------------------- files
 
 
-def _place(name: str, directory: str | os.PathLike[str] | None) -> tuple[Path, Path]:
+def _place(
+    name: str, directory: str | os.PathLike[str] | None, *, writing: bool = False
+) -> tuple[Path, Path]:
     """Return the folder of the results and that of a set."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(
             f"name must be letters, digits and . _ - + =, with / between folders, got {name!r}"
         )
-    root = default_directory() if directory is None else Path(directory).expanduser()
+    root = default_directory(writing=writing) if directory is None else Path(directory).expanduser()
     return root, root / name
 
 
@@ -438,6 +450,8 @@ def _publish(files: Mapping[str, bytes], folder: Path, scratch: Path, replace: b
         for name, content in files.items():
             write_atomically(new / name, content)
         if replace and folder.exists():
+            if exchange(new, folder):
+                return
             os.rename(folder, old)
         try:
             os.rename(new, folder)

@@ -206,8 +206,7 @@ def run(
                 report(units[i], seconds)
         made = [results.load_set(unit.name, kept) for unit in units]
         _publish(name, config, made, directory, methods, force)
-        for folder in _unfinished(experiment, preset, directory):
-            shutil.rmtree(folder)
+        shutil.rmtree(kept)  # units of other settings stay
 
 
 def check(
@@ -302,7 +301,8 @@ def is_finished(experiment: Experiment, preset: str, directory: Path) -> bool:
         directory: the folder of the results.
 
     Returns:
-        True if there is a set, all parts of it do, and it is of all units.
+        True if there is a set, all parts of it do, and it is of all units; of those of added
+        methods too.
 
     Raises:
         ValueError: if there is no such preset.
@@ -312,10 +312,15 @@ def is_finished(experiment: Experiment, preset: str, directory: Path) -> bool:
         parts = results.read_provenance(f"{experiment.name}/{preset}", directory)["parts"]
     except results.ResultError:
         return False
-    wanted = fingerprint(experiment, config)
+    configs = {(): config}
+    for part in parts:
+        added = tuple(part.get("methods", ()))
+        configs[added] = _chosen(experiment, preset, added)
+    wanted = {added: fingerprint(experiment, chosen) for added, chosen in configs.items()}
     made = sorted(name for part in parts for name in part["units"])
-    units = sorted(unit.name for unit in experiment.units(config))
-    return made == units and all(part["fingerprint"] == wanted for part in parts)
+    units = sorted(unit.name for chosen in configs.values() for unit in experiment.units(chosen))
+    current = (part["fingerprint"] == wanted[tuple(part.get("methods", ()))] for part in parts)
+    return made == units and all(current)
 
 
 def fingerprint(experiment: Experiment, config: Any) -> str:
@@ -463,11 +468,6 @@ def _check_names(units: Sequence[Unit]) -> None:
 def _kept(experiment: Experiment, preset: str, directory: Path, mark: str) -> Path:
     """Where the finished units of a run are: not mixed with those of other code or settings."""
     return directory / ".partial" / f"{experiment.name}-{preset}-{mark}"
-
-
-def _unfinished(experiment: Experiment, preset: str, directory: Path) -> list[Path]:
-    """What runs of the preset have left: units, and folders of a publication that was killed."""
-    return sorted((directory / ".partial").glob(f"{experiment.name}-{preset}-*"))
 
 
 def _keep(task: _Task, name: str, tables: Tables, seconds: float) -> None:

@@ -19,11 +19,11 @@ from ngem_tutorial._typing import ArrayLike, Float, Int
 from ngem_tutorial.loop import Failure, Interrupted, NonFiniteError, Run
 from ngem_tutorial.methods import Method
 from ngem_tutorial.mixtures import GaussianMixture
-from ngem_tutorial.networks import Affine, Standardized
+from ngem_tutorial.networks import Affine, PlainMixture, Standardized
 from ngem_tutorial.objectives import Objective, nll
 from ngem_tutorial.optimizers import KFAC, OPTIMIZERS
 
-__all__ = ["Failure", "Fit", "Interrupted", "NonFiniteError", "ScaleWarning", "fit"]
+__all__ = ["Failure", "Fit", "Interrupted", "NonFiniteError", "ScaleWarning", "Scaling", "fit"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +44,19 @@ class Fit:
         scaling: shift and scale of inputs and targets; None with `standardize=False`.
         seconds: wall time of the updates and evaluations, compilation apart.
         compile_seconds: wall time of the compilation, near zero if it was done before.
+
+    Example:
+        >>> import numpy as np
+        >>> from ngem_tutorial import MixtureDensityNetwork, fit, nll
+        >>> x = np.linspace(-1, 1, 100)[:, None]
+        >>> make = lambda rngs: MixtureDensityNetwork(1, 2, 1, hidden=(8,), rngs=rngs)
+        >>> result = fit(make, nll, x, x**2, epochs=5, batch_size=20, validation=0.2)
+        >>> result.updates.tolist() == list(range(21))  # evaluated before and after each update
+        True
+        >>> result.metrics["nll"].shape == result.validation["nll"].shape == (1, 21)
+        True
+        >>> result.model()(x).batch_shape
+        (100,)
     """
 
     seeds: Int[np.ndarray, " S"]
@@ -104,7 +117,8 @@ def fit(
     The network sees inputs and targets with mean zero and deviation one in each column, measured on
     the training data (integer inputs, which may be labels, are left as they are); the models that
     are returned take and give raw units. What you set in the network in units of the targets,
-    `initial_means` or `min_scale`, is in standard units then.
+    `initial_means` or `min_scale`, is in standard units then; a `PlainMixture` starts where you put
+    it. To go on with a model that `fit` returned, pass it: its units are kept.
 
     All seeds run in one compiled program. Programs are kept by what they compute, so a second call
     with equal settings and data of equal shapes does not compile, whatever closures were made anew.
@@ -153,15 +167,20 @@ def fit(
         The recorded curves and the best models.
 
     Raises:
-        ValueError: if an argument does not fit the others, before any training.
+        ValueError: if an argument does not fit the others, before any training, or a metric is
+            not finite although the parameters are.
         NonFiniteError: if a loss or parameter stops being finite. The error names the seed, the
             update and the parameter.
         Interrupted: on a KeyboardInterrupt; its `run` is the `Fit` up to the last evaluation.
 
     Example:
-        >>> make = lambda rngs: MixtureDensityNetwork(1, 3, 1, rngs=rngs)
-        >>> result = fit(make, ngem, x, y, epochs=100, batch_size=64, validation=0.2, patience=10)
-        >>> mixtures = result.model()(x)
+        >>> import numpy as np
+        >>> from ngem_tutorial import MixtureDensityNetwork, fit, nll
+        >>> x = np.linspace(-1, 1, 100)[:, None]
+        >>> make = lambda rngs: MixtureDensityNetwork(1, 2, 1, hidden=(8,), rngs=rngs)
+        >>> result = fit(make, nll, x, x**2, epochs=5, batch_size=20, validation=0.2)
+        >>> result.model()(x).mean.shape
+        (100, 1)
     """
     data, held_out = _split(make_data(x, y, weights), validation)
     parts = {"evaluation": evaluation, "validation": held_out}
@@ -171,8 +190,10 @@ def fit(
     }
     functions = check_functions("metrics", metrics, {"nll": nll})
     warn_of_scales(data, standardized=standardize)
-    scaling = Scaling.of(data) if standardize else None
-    if scaling is not None:
+    scaling = None
+    if standardize:
+        scaling = _units_of(model) or Scaling.of(data)
+        model = _in_standard_units(model, scaling)
         data = scaling.apply(data)
         others = {name: part and scaling.apply(part) for name, part in others.items()}
     settings: dict[str, Any] = {
@@ -240,6 +261,44 @@ def _split(data: Data, validation: Any) -> tuple[Data, Any]:
                 f"those {what} all have weight zero. Pass validation data, (x, y, weights)"
             )
     return kept, tuple(judged)
+
+
+def _units_of(model: Any) -> Scaling | None:
+    """The units of a model that was trained before."""
+    return Scaling(model.inputs, model.targets) if isinstance(model, Standardized) else None
+
+
+def _in_standard_units(model: Any, scaling: Scaling) -> Any:
+    """The model that sees and returns standard values."""
+    if isinstance(model, Standardized):
+        return model.network
+    if isinstance(model, PlainMixture):
+        return _moved(model, scaling)
+    if callable(model) and not isinstance(model, nnx.Module):
+        return _Standardizing(model, scaling)
+    return model
+
+
+@dataclasses.dataclass(frozen=True)
+class _Standardizing:
+    """A maker of models that see and return standard values."""
+
+    make_model: Callable[[nnx.Rngs], Any]
+    scaling: Scaling
+
+    def __call__(self, rngs: nnx.Rngs) -> Any:
+        model = self.make_model(rngs)
+        if isinstance(model, Standardized):
+            raise ValueError(
+                "model must be the Standardized module itself, to go on with it, not a function "
+                "that returns it"
+            )
+        return _moved(model, self.scaling) if isinstance(model, PlainMixture) else model
+
+
+def _moved(model: PlainMixture, scaling: Scaling) -> PlainMixture:
+    shift, scale = np.array(scaling.targets.shift), np.array(scaling.targets.scale)
+    return PlainMixture(model().affine(-shift / scale, 1 / scale), model.coordinate)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import gc
 import importlib
 import json
 import os
 import resource
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -56,6 +58,7 @@ DATA: dict[str, list[tuple[str, ...]]] = {
     ],
     "uci": [(f"uci/{part}/data.txt",) for part in ("bostonHousing", "energy", "kin8nm")],
 }
+PROGRAMS = {"node"}
 NO_SKIPS = os.environ.get("NGEM_NO_SKIPS") == "1"
 MEMORY = 3.0  # GB that a process of the tests may take
 PEAK_UNIT = 1e-9 if sys.platform == "darwin" else 1.024e-6  # GB; macOS counts bytes, Linux KiB
@@ -105,8 +108,13 @@ def pytest_runtest_teardown() -> None:
     KEPT["after"] = memory("VmRSS")
 
 
+@functools.cache
 def missing(data: str) -> str | None:
-    """Return why a data set cannot be used, or `None` if it can."""
+    """Return why a data set or a program cannot be used, or `None` if it can."""
+    if data == "browser":
+        return importlib.import_module("browser").missing()
+    if data in PROGRAMS:
+        return None if shutil.which(data) else f"needs {data}, and it is not on the PATH"
     folder = os.environ.get("NGEM_DATA_DIR")
     if not folder:
         return f"needs {data}, and NGEM_DATA_DIR is not set"
@@ -117,7 +125,7 @@ def missing(data: str) -> str | None:
 
 
 def needs_of(item: pytest.Item) -> list[str]:
-    """Return the data sets that a test, or the notebook that a cell is from, declares."""
+    """Return what a test, or the notebook that a cell is from, declares that it needs."""
     if item.path.suffix == ".ipynb":
         metadata = json.loads(item.path.read_text(encoding="utf-8"))["metadata"]
         return metadata.get("ngem", {}).get("needs", [])
@@ -136,6 +144,17 @@ def skipped(config: pytest.Config) -> Counter[str]:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     reports = reporter.stats.get("skipped", []) if reporter else []
     return Counter(report.longrepr[2].removeprefix("Skipped: ") for report in reports)
+
+
+def slowest_pages(config: pytest.Config, number: int = 3) -> list[str]:
+    """Return the notebooks that took longest, with their seconds: a reader waits for them too."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    spent: Counter[str] = Counter()
+    for report in reporter.stats.get("passed", []) if reporter else []:
+        page, _, _ = report.nodeid.partition(".ipynb::")
+        if page != report.nodeid:
+            spent[page.rpartition("/")[2]] += report.duration
+    return [f"{page} {seconds:.0f} s" for page, seconds in spent.most_common(number)]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -161,6 +180,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"{number} skipped: {reason}")
     if NO_SKIPS and reasons:
         terminalreporter.write_line("NGEM_NO_SKIPS=1: the run fails because of what was skipped")
+    if pages := slowest_pages(terminalreporter.config):
+        terminalreporter.write_line(f"slowest pages: {', '.join(pages)}")
     peaks = ", ".join(f"{name} {peak:.1f} GB" for name, peak in sorted(PEAKS.items()))
     terminalreporter.write_line(f"peak memory: {peaks}")
     if max(PEAKS.values(), default=0) > MEMORY:

@@ -737,36 +737,6 @@ def test_pair_repeats_a_mixture_without_batch_axes_and_nothing_else() -> None:
         batch_of(4).pair(np.zeros((5, 2)))
 
 
-@pytest.mark.parametrize("dims", [[0, 0], [0, -2], [1, 0, 1]])
-def test_a_marginal_has_each_coordinate_once(dims: list[int]) -> None:
-    with pytest.raises(ValueError, match="dims must name each coordinate of the 2 once"):
-        make().marginal(dims)
-
-
-def test_a_mixture_on_the_host_is_indexed_like_one_of_jax() -> None:
-    mixture = batch_of(4)
-    for index in (0, slice(1, 3), np.array([3, -1])):
-        got, expected = jax.device_get(mixture)[index], mixture[index]
-        jax.tree.map(np.testing.assert_array_equal, got, expected)
-
-
-def test_a_batch_is_iterated_over_and_a_single_mixture_is_not() -> None:
-    mixture = batch_of(3, 2)
-    parts = list(mixture)
-    assert [part.batch_shape for part in parts] == [(2,)] * 3
-    np.testing.assert_array_equal(parts[1].means, mixture.means[1])
-    with pytest.raises(TypeError, match="iteration over a mixture without batch axes"):
-        list(make())
-
-
-def test_a_temperature_can_be_traced() -> None:
-    mixture, key = batch_of(4), jax.random.key(0)
-    for temperature in (0.25, 2.0):
-        traced = jax.jit(lambda t: mixture.sample(key, 5, temperature=t))(temperature)
-        expected = mixture.sample(key, 5, temperature=temperature)
-        np.testing.assert_allclose(traced, expected, rtol=1e-5)
-
-
 @pytest.mark.parametrize("batch", [(), (4,)])
 def test_from_weights_has_these_weights(batch: tuple[int, ...]) -> None:
     weights = np.random.default_rng(0).dirichlet(np.ones(3), size=batch)
@@ -809,3 +779,33 @@ def test_from_weights_takes_the_rounding_of_16_bits() -> None:
     mixture = GaussianMixture.from_weights(weights, np.zeros((3, 1)), np.ones((3, 1)))
     assert mixture.logits.dtype == jnp.float32
     np.testing.assert_allclose(mixture.weights, 1 / 3, rtol=1e-2)
+
+
+@pytest.mark.parametrize("dims", [[0, 0], [0, -2], [1, 0, 1]])
+def test_a_marginal_has_each_coordinate_once(dims: list[int]) -> None:
+    with pytest.raises(ValueError, match="dims must name each coordinate of the 2 once"):
+        make().marginal(dims)
+
+
+def test_a_mixture_on_the_host_is_indexed_like_one_of_jax() -> None:
+    mixture = batch_of(4)
+    for index in (0, slice(1, 3), np.array([3, -1])):
+        got, expected = jax.device_get(mixture)[index], mixture[index]
+        jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
+def test_a_batch_is_iterated_over_and_a_single_mixture_is_not() -> None:
+    mixture = batch_of(3, 2)
+    parts = list(mixture)
+    assert [part.batch_shape for part in parts] == [(2,)] * 3
+    np.testing.assert_array_equal(parts[1].means, mixture.means[1])
+    with pytest.raises(TypeError, match="iteration over a mixture without batch axes"):
+        list(make())
+
+
+def test_a_temperature_can_be_traced() -> None:
+    mixture, key = batch_of(4), jax.random.key(0)
+    for temperature in (0.25, 2.0):
+        traced = jax.jit(lambda t: mixture.sample(key, 5, temperature=t))(temperature)
+        expected = mixture.sample(key, 5, temperature=temperature)
+        np.testing.assert_allclose(traced, expected, rtol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 
 import nbformat
@@ -87,6 +88,25 @@ def test_executed_in_its_folder_and_without_noise(book):
     assert "execution" not in code.metadata
     assert "version" not in notebook.metadata.language_info
     assert book.state(page_of(book)).fresh
+
+
+def test_says_when_and_where_its_outputs_were_made(book):
+    made = book.stored(page_of(book)).metadata.ngem.made
+    assert made.commit.hash == "unknown"  # the project is in no repository
+    assert datetime.date.fromisoformat(made.date) <= datetime.datetime.now(datetime.UTC).date()
+    assert "cores" in made.machine
+
+
+def test_other_outputs_are_made_anew_and_the_same_ones_are_not(book):
+    page = page_of(book)
+    notebook = book.stored(page)
+    notebook.metadata.ngem.made["date"] = "2000-01-01"
+    notebooks.write(notebook, page.with_suffix(".ipynb"))
+    book.execute(page)
+    assert book.stored(page).metadata.ngem.made.date == "2000-01-01"
+    edit(page, "2 + 3", "3 + 3")
+    book.execute(page)
+    assert book.stored(page).metadata.ngem.made.date != "2000-01-01"
 
 
 def test_executing_again_changes_no_byte(book, executed):

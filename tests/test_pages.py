@@ -134,6 +134,21 @@ def test_loads_are_recognised():
     ]
 
 
+MACROS = yaml.safe_load((BOOK.root / "_config.yml").read_text())["sphinx"]["config"][
+    "mathjax3_config"
+]["tex"]["macros"]
+
+
+@each_page
+def test_other_viewers_of_notebooks_can_read_it(page):
+    """They show roles as they stand, and do not know the book's macros."""
+    prose = "\n".join(c.source for c in BOOK.source(page).cells if c.cell_type == "markdown")
+    assert "{doc}`" not in prose
+    for target in re.findall(r"\]\((\.{0,2}[\w./]+\.(?:md|ipynb))\)", prose):
+        assert (page.parent / target).is_file()
+    assert set(re.findall(r"\\([A-Za-z]+)", prose)) & MACROS.keys() == set()
+
+
 def toc_files(node: Any) -> list[str]:
     if isinstance(node, list):
         return [name for item in node for name in toc_files(item)]

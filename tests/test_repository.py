@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -83,18 +82,6 @@ def test_every_make_command_in_the_readme_exists():
         re.findall(r"\bmake ([a-z]+)\b", "\n".join(re.findall(r"`[^`]+`|```.*?```", README, re.S)))
     )
     assert {"book", "test"} <= named <= targets
-
-
-def snippets(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
-
-
-def test_python_snippets_of_the_readme_run():
-    assert snippets("python")
-    for code in snippets("python"):
-        subprocess.run(
-            [sys.executable, "-W", "error", "-c", code], check=True, timeout=120, cwd=ROOT
-        )
 
 
 def test_every_target_says_what_it_does():

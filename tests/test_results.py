@@ -275,6 +275,15 @@ def test_an_installed_package_has_no_default_directory(checkout, monkeypatch):
         save(a_table(), "run", **ARGUMENTS)
 
 
+def test_an_installed_package_reads_the_results_that_it_brings(checkout, monkeypatch):
+    save(a_table(), "run", **ARGUMENTS)
+    (checkout.parent / "pyproject.toml").unlink()
+    (checkout.parent / "results").rename(checkout / "_results")
+    assert load("run").table.equals(a_table())
+    with pytest.raises(ResultError, match="argument directory"):
+        save(a_table(), "run", replace=True, **ARGUMENTS)
+
+
 def test_the_default_directory_is_in_this_checkout():
     assert results.default_directory() == Path(__file__).resolve().parent.parent / "results"
 
@@ -616,6 +625,9 @@ def two_tables(shift=0.0):
 def test_a_crash_at_any_moment_leaves_the_old_set_whole(
     tmp_path, monkeypatch, replace, function, call
 ):
+    # As on a system that cannot exchange two names; for one that can, see below.
+    monkeypatch.setattr(results, "exchange", lambda *_: False)
+
     def publish(tables):
         made = [results.part(tables, 1.0)]
         results.save(tables, "run", parts=made, directory=tmp_path, replace=replace, **ARGUMENTS)
@@ -650,21 +662,29 @@ from pathlib import Path
 import pandas as pd
 from ngem_tutorial import results
 
-def kill(*arguments):
+real, moment = results.exchange, sys.argv[2]
+
+def exchange(*folders):
+    if moment == "after":
+        assert real(*folders)
     os._exit(9)  # as by SIGKILL: no handler, no clean-up
 
-os.rename = kill
+results.exchange = exchange
 tables = {name: pd.DataFrame({"x": [9.0]}) for name in "ab"}
 results.save(tables, "run", configuration={}, seeds=[], parts=[results.part(tables, 1.0)],
              directory=Path(sys.argv[1]), replace=True)
 """
 
 
-def test_a_killed_process_leaves_the_old_set(saved):
-    ended = subprocess.run([sys.executable, "-c", KILLED, str(saved)], check=False)
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_killed_process_leaves_the_old_set_or_the_new_one(saved, moment):
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(saved), moment], check=False)
     assert ended.returncode == 9
     assert sorted(path.name for path in saved.iterdir()) == [".partial", "run"]
-    pd.testing.assert_frame_equal(load("run", saved).table, a_table())
+    if moment == "before":
+        pd.testing.assert_frame_equal(load("run", saved).table, a_table())
+    else:
+        assert sorted(results.load_set("run", saved).tables) == ["a", "b"]
 
 
 def test_a_full_disk_is_reported_and_leaves_the_old_set(saved, monkeypatch):

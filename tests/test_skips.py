@@ -71,6 +71,7 @@ def test_with_its_data_it_runs(project, folder):
     result = run(project, NGEM_NO_SKIPS="1", NGEM_DATA_DIR=str(project / "data"))
     assert result.returncode == 0, result.stdout
     assert "2 passed" in result.stdout
+    assert re.search(r"slowest pages: page \d+ s\n", result.stdout)
 
 
 def test_a_run_that_takes_too_much_memory_fails(project):

@@ -157,6 +157,70 @@ def test_a_program_is_of_the_settings_of_jax(setting: str, value: Any) -> None:
     assert compilation.compiled(function, a, key=function).executable is first.executable
 
 
+VARIABLE = {"value": 0.0}
+
+
+class _Reads(MixtureDensityNetwork):
+    """A module that reads a variable."""
+
+    def __call__(self, x: Any) -> Any:
+        return super().__call__(x + VARIABLE["value"])
+
+
+class _Scaled:
+    """An objective with a factor that can be set."""
+
+    factor = 1.0
+
+    def loss(self, mixture: Any, y: Any) -> jax.Array:
+        return self.factor * nll(mixture, y)
+
+
+def _reads(mixture: Any, y: Any) -> jax.Array:
+    return nll(mixture, y) + VARIABLE["value"]
+
+
+@pytest.mark.parametrize(
+    ("model", "objective", "metric"),
+    [
+        (_Reads, nll, nll),
+        (MixtureDensityNetwork, _reads, nll),
+        (MixtureDensityNetwork, partial(_reads), nll),
+        (MixtureDensityNetwork, nll, _reads),
+    ],
+)
+def test_a_variable_that_a_function_reads_may_change(
+    model: Any, objective: Any, metric: Any
+) -> None:
+    def call() -> tuple[np.ndarray, np.ndarray]:
+        make = lambda rngs: model(3, 2, 2, hidden=(7,), rngs=rngs)  # noqa: E731
+        done = loop.train(
+            make, objective, X, Y, learning_rate=1e-3, epochs=1, batch_size=10,
+            metrics={"value": metric},
+        )  # fmt: skip
+        return done.loss[:, -1], done.metrics["value"]
+
+    before = call()
+    VARIABLE["value"] = 3.0
+    try:
+        after = call()
+    finally:
+        VARIABLE["value"] = 0.0
+    assert any(np.abs(a - b).max() > 1e-3 for a, b in zip(before, after, strict=True))
+    for a, b in zip(before, call(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_an_attribute_of_an_objective_may_change() -> None:
+    objective = _Scaled()
+
+    def call() -> float:
+        return float(fit(make_network, objective.loss, X, Y, epochs=1, batch_size=10).loss[0, -1])
+
+    first, objective.factor = call(), 2.0
+    assert call() > 1.5 * first > 0
+
+
 def test_programs_do_not_pile_up() -> None:
     compilation.clear()
     for i in range(70):
@@ -677,6 +741,60 @@ def test_progress_goes_to_the_standard_error(capsys: pytest.CaptureFixture[str])
     assert "training" in capsys.readouterr().err
     run(X, Y)
     assert capsys.readouterr().err == ""
+
+
+# ----------------------------------------------------------------------- going on, and odd metrics
+
+
+def test_a_model_that_was_trained_goes_on_in_its_units() -> None:
+    first = run(X, Y, optimizer=optax.adam(1e-2))
+    other = np.random.default_rng(1).normal(0.0, 9.0, size=X.shape)  # other moments than X
+    again = fit(first.model(), nll, X, Y, epochs=1, batch_size=10, evaluation=(X, Y))
+    assert again.metrics["nll"][0, 0] == pytest.approx(first.metrics["nll"][0, -1], rel=1e-5)
+    assert again.scaling == first.scaling
+    moved = fit(first.model(), nll, other, Y, epochs=1, batch_size=10, record_at=[0])
+    expected = float(jnp.mean(nll(first.model()(other), Y)))
+    assert moved.metrics["nll"][0, 0] == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(ValueError, match="must be the Standardized module itself"):
+        fit(lambda rngs: first.model(), nll, X, Y, epochs=1, batch_size=10)
+
+
+@pytest.mark.parametrize("as_maker", [False, True])
+@pytest.mark.parametrize("coordinate", ["scale", "log_scale"])
+def test_a_plain_mixture_starts_where_it_was_put(as_maker: bool, coordinate: Any) -> None:
+    start = GaussianMixture([0.0, 1.0], [[0.0, 90.0], [20.0, 110.0]], [[5.0, 2.0], [9.0, 3.0]])
+    plain = PlainMixture(start, coordinate)
+    model = (lambda rngs: plain) if as_maker else plain
+    done = fit(model, nll, None, Y, epochs=1, batch_size=10, record_at=[0])
+    assert done.metrics["nll"][0, 0] == pytest.approx(float(jnp.mean(nll(start, Y))), rel=1e-5)
+    for got, wanted in zip(
+        jax.tree.leaves(done.model()(None)), jax.tree.leaves(start), strict=True
+    ):
+        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("part", ["validation", "evaluation"])
+def test_a_metric_that_is_not_finite_is_no_verdict(part: str) -> None:
+    """A label that there is not: under `jit` its mixture is NaN, and no model would be the best."""
+    make = lambda rngs: LabelConditioned(  # noqa: E731
+        MixtureDensityNetwork(3, 1, 2, hidden=(4,), rngs=rngs), 3
+    )
+    labels = np.arange(N) % 3
+    settings: dict[str, Any] = {"epochs": 1, "batch_size": 10, part: (np.array([0, 3]), Y[:2])}
+    with pytest.raises(ValueError, match="must be finite, got nan for 'nll' after update 0"):
+        fit(make, nll, labels, Y, **settings)
+
+
+def test_a_run_that_was_never_judged_keeps_its_last_state() -> None:
+    settings: dict[str, Any] = {
+        "epochs": 1, "batch_size": 10, "learning_rate": 1e-2, "on_nonfinite": "record",
+    }  # fmt: skip
+    odd = {"odd": lambda mixture, y: jnp.nan * nll(mixture, y)}
+    judged = loop.train(make_network, nll, X, Y, metrics=odd, validation=(X, Y), **settings)
+    plain = loop.train(make_network, nll, X, Y, **settings)
+    assert judged.best_update.tolist() == [4]
+    for a, b in zip(*(jax.tree.leaves(nnx.state(r.model())) for r in (judged, plain)), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize(("made", "got"), [(None, "None"), (3, "int"), (object(), "object")])

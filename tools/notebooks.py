@@ -1,10 +1,11 @@
 """Keep the book's notebooks in step with what they come from.
 
 A page is a MyST ``.md`` whose front matter names a kernel; the ``.ipynb`` beside it carries the
-executed outputs and, under ``metadata.ngem.stamp``, what those outputs depend on: the page's code
-cells, the code of the package's modules that they import, directly or through others (see
-`imports.py`), the pinned versions of what these import, and the result files that the page
-declares::
+executed outputs. Under ``metadata.ngem`` it says when and where they were ``made``, and in
+``stamp`` what they depend on: the page's code cells, the code of the package's modules that they
+import, directly or through others (see `imports.py`), the pinned versions of what these import,
+and the result files that the page declares. The cell tagged ``setup`` (see `configure.py`) does not
+count, and its output, which tells the machine, is not kept::
 
     ngem:
       results: [two_gaussians]   # folders of results/ that the page reads
@@ -22,8 +23,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import datetime
 import hashlib
 import os
+import platform
 import re
 import sys
 import time
@@ -46,7 +49,9 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 Notebook = nbformat.NotebookNode
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT = 600  # seconds for one cell
+RECORDED = ("stamp", "made")  # what executing writes to a notebook's metadata, under `ngem`
 LANGUAGE = {"name": "python", "file_extension": ".py", "pygments_lexer": "ipython3"}
+SETUP = "setup"  # the tag of the cell that installs the package; see configure.py
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
@@ -91,13 +96,19 @@ def hash_files(files: Iterable[Path], root: Path) -> str:
     return digest.hexdigest()
 
 
+def is_setup(cell: Notebook) -> bool:
+    """Tell the cell that installs the package where it is missing."""
+    return SETUP in cell.metadata.get("tags", [])
+
+
+def code_cells(notebook: Notebook) -> list[Notebook]:
+    """Return the code cells that decide a page's outputs."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code" and not is_setup(cell)]
+
+
 def hash_code(notebook: Notebook) -> str:
     """Return a sha256 of the sources and tags of the code cells."""
-    cells = [
-        [cell.source, sorted(cell.metadata.get("tags", []))]
-        for cell in notebook.cells
-        if cell.cell_type == "code"
-    ]
+    cells = [[cell.source, sorted(cell.metadata.get("tags", []))] for cell in code_cells(notebook)]
     return hashlib.sha256(repr(cells).encode()).hexdigest()
 
 
@@ -114,6 +125,8 @@ def normalise(notebook: Notebook) -> None:
         content = f"{cell.cell_type}\0{cell.source}"
         seen[content] += 1
         cell["id"] = hashlib.sha256(f"{content}\0{seen[content]}".encode()).hexdigest()[:12]
+        if is_setup(cell):
+            cell["outputs"] = []
         for output in cell.get("outputs", []):
             output.pop("transient", None)
     notebook.metadata["language_info"] = LANGUAGE
@@ -122,11 +135,16 @@ def normalise(notebook: Notebook) -> None:
     notebook.nbformat, notebook.nbformat_minor = 4, 5
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path`, all or nothing."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
 def write(notebook: Notebook, path: Path) -> None:
     """Write `notebook` to `path`, all or nothing."""
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8", newline="\n")
-    os.replace(temporary, path)
+    write_bytes(path, f"{nbformat.writes(notebook)}\n".encode())
 
 
 @dataclass(frozen=True)
@@ -182,7 +200,7 @@ class Book:
 
     def code(self, page: Path) -> list[str]:
         """Return the code cells of a page."""
-        return [cell.source for cell in self.source(page).cells if cell.cell_type == "code"]
+        return [cell.source for cell in code_cells(self.source(page))]
 
     def stored(self, page: Path) -> Notebook | None:
         """Read the executed notebook beside a page, or `None` if there is none."""
@@ -255,25 +273,41 @@ class Book:
         asyncio.run(client.async_execute(env=os.environ | ENVIRONMENT))  # a loop of its own
         normalise(notebook)
         notebook.metadata.setdefault("ngem", {})["stamp"] = stamp
+        old = self.stored(page)
+        made = old.metadata.get("ngem", {}).pop("made", None) if old else None
+        # What comes out the same again was made when it first came out.
+        notebook.metadata["ngem"]["made"] = made if old == notebook and made else self.made()
         write(notebook, page.with_suffix(".ipynb"))
+
+    def made(self) -> dict[str, Any]:
+        """Return when and where: date, processor, Python, and the commit of the package."""
+        from ngem_tutorial import _machine  # not needed to look at notebooks, and slow
+
+        return {
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "machine": f"{_machine.cpu_model()} ({os.cpu_count()} cores, {platform.system()})",
+            "python": platform.python_version(),
+            "commit": _machine.commit(self.root / "ngem_tutorial"),
+        }
 
     def sync(self, page: Path) -> None:
         """Take over a page's prose and cell metadata; the code, hence the outputs, are the same."""
         old, new = self.stored(page), self.source(page)
         assert old is not None  # only a notebook that exists can differ in its text
-        ran = [cell for cell in old.cells if cell.cell_type == "code"]
-        code = [cell for cell in new.cells if cell.cell_type == "code"]
-        for before, after in zip(ran, code, strict=True):
-            after.outputs, after.execution_count = before.outputs, before.execution_count
-        new.metadata.setdefault("ngem", {})["stamp"] = old.metadata["ngem"]["stamp"]
+        for before, after in zip(code_cells(old), code_cells(new), strict=True):
+            after.outputs = before.outputs
+        ran = [cell for cell in new.cells if cell.cell_type == "code" and cell.source.strip()]
+        for number, cell in enumerate(ran, start=1):  # a setup cell may have come or gone
+            cell.execution_count = number
+        kept = {key: value for key, value in old.metadata["ngem"].items() if key in RECORDED}
+        new.metadata.setdefault("ngem", {}).update(kept)
         write(new, page.with_suffix(".ipynb"))
 
 
 def _declared(notebook: Notebook) -> dict[str, Any]:
     """Return what a page's front matter says under `ngem`."""
-    return {
-        key: value for key, value in notebook.metadata.get("ngem", {}).items() if key != "stamp"
-    }
+    own = notebook.metadata.get("ngem", {})
+    return {key: value for key, value in own.items() if key not in RECORDED}
 
 
 def update(book: Book, page: Path, force: bool = False) -> str:

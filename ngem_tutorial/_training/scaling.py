@@ -18,7 +18,20 @@ _FAR = 30.0
 
 
 class ScaleWarning(UserWarning):
-    """Data are far from unit scale, or single precision does not hold them."""
+    """Data are far from unit scale, or single precision does not hold them.
+
+    Example:
+        >>> import warnings
+        >>> import numpy as np
+        >>> from ngem_tutorial import MixtureDensityNetwork, ScaleWarning, fit, nll
+        >>> x = np.linspace(0, 1e4, 100)[:, None]
+        >>> make = lambda rngs: MixtureDensityNetwork(1, 2, 1, hidden=(8,), rngs=rngs)
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
+        ...     result = fit(make, nll, x, x, epochs=1, batch_size=20, standardize=False)
+        >>> caught[0].category is ScaleWarning
+        True
+    """
 
 
 @dataclasses.dataclass(frozen=True)

@@ -77,6 +77,13 @@ def two_gaussians(
 
     Raises:
         ValueError: if an argument is out of range or `weights`, `means` and `scale` do not fit.
+
+    Example:
+        >>> import jax
+        >>> from ngem_tutorial import datasets
+        >>> sample = datasets.two_gaussians(jax.random.key(0))
+        >>> sample.y.shape, sample.truth.num_components
+        ((200, 2), 2)
     """
     counts = _counts(weights, size)
     centres = np.asarray(means, dtype=np.float64)

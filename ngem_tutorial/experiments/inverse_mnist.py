@@ -43,6 +43,7 @@ __all__ = [
 ]
 
 NUM_CLASSES = 10
+"""Digits, from 0 to 9."""
 
 
 @dataclasses.dataclass(frozen=True)

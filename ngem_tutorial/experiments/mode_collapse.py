@@ -92,6 +92,7 @@ PRESETS: dict[str, Config] = {
     ),
     "paper": Config(),
 }
+"""Settings by name: `quick` takes seconds, `paper` has the size of the stored results."""
 
 
 def data(config: Config, weight: float) -> Sample:

@@ -299,6 +299,7 @@ PRESETS: dict[str, Config] = {
         ),
     ),
 }
+"""Settings by name: `quick` takes seconds, `paper` has the size of the stored results."""
 
 
 # --------------------------------------------------------------------------------- free mixtures

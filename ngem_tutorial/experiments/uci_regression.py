@@ -119,6 +119,7 @@ PRESETS: dict[str, Config] = {
     ),
     "paper": Config(),
 }
+"""Settings by name: `quick` takes seconds, `paper` has the size of the stored results."""
 
 
 class Run(NamedTuple):

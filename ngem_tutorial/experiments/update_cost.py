@@ -119,6 +119,7 @@ PRESETS: dict[str, Config] = {
         tasks=PAPER_TASKS + tuple(_larger(k, d, count) for (k, d), count in _UPDATES.items())
     ),
 }
+"""Settings by name: `quick` takes seconds, `paper` has the size of the stored results."""
 
 
 def units(config: Config) -> list[Unit]:

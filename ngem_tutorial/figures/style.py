@@ -48,6 +48,7 @@ DASHES: dict[str, Any] = {
     "nGEM, as derived": (1, 1),
     "fully damped nGEM": (4, 1, 1, 1),
 }
+"""The dashes of each method, as seaborn takes them: lines differ without colour too."""
 
 MARKERS: dict[str, str] = {
     "NLL": "o",
@@ -58,6 +59,7 @@ MARKERS: dict[str, str] = {
     "nGEM, as derived": "^",
     "fully damped nGEM": "v",
 }
+"""The marker of each method, as Matplotlib takes it."""
 
 _STYLE: Any = {
     "axes.spines.top": False,

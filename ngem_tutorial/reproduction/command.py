@@ -48,7 +48,9 @@ def main(
     """
     selected = registry.select(names)
     console = Console()
-    folder = results.default_directory() if directory is None else directory.expanduser()
+    reads = show or compare_only
+    folder = directory or results.default_directory(writing=not reads)
+    folder = folder.expanduser()
     if show:
         _print(console, "", _listed(registry.overview(names, folder)))
         return

@@ -44,6 +44,7 @@ __all__ = [
 ]  # fmt: skip
 
 VERDICTS = ("replicates", "inconclusive", "differs", "cannot be compared")
+"""What `judge` can say of a number of the paper, best first."""
 
 ORDERS = (
     "same", "opposite", "undecided in the paper", "undecided here", "undecided in both",
@@ -57,6 +58,8 @@ OURS = "nGEM, paper's code"
 
 _VARIANTS = (OURS, "nGEM, as derived", "undamped nGEM", "damped nGEM")
 _PAPER_RUNS = 5
+_MAX_FAILED = 0.05
+"""Up to this share of runs that are not finite the mean of the others can replicate a number."""
 _KEYS = ["table", "condition", "quantity", "method"]
 _COLUMNS = [
     *_KEYS, "paper", "paper_sd", "paper_half_width", "ours", "ours_sd", "runs", "failed",
@@ -337,6 +340,9 @@ def _runs(measured: pd.DataFrame) -> dict[Any, np.ndarray]:
     """The values of the runs by their keys."""
     if missing := [name for name in [*_KEYS, "seed", "value"] if name not in measured]:
         raise ValueError(f"measured must have the columns {missing}, got {list(measured)}")
+    if (again := measured.duplicated([*_KEYS, "seed"])).any():
+        keys = ", ".join(str(measured.loc[again.idxmax(), key]) for key in [*_KEYS, "seed"])
+        raise ValueError(f"measured must have one row per run, got seed more than once: {keys}")
     return {
         key: group["value"].to_numpy(dtype=float)
         for key, group in measured.groupby(_KEYS, sort=False)
@@ -403,6 +409,8 @@ def _verdict(
     if finite == 1:
         return "inconclusive", "one run"
     verdict = judge(interval.low, interval.high, margin)
+    if verdict == "replicates" and failed > _MAX_FAILED * (finite + failed):
+        return "inconclusive", "the mean is of the runs that stayed finite"
     if verdict == "inconclusive" and _paper_half_width(number) > margin:
         return verdict, "the paper's own interval is wider than the margin"
     return verdict, ""

@@ -156,7 +156,7 @@ def reproduce(
         runs.UnitError: if a part of it fails.
     """
     (selected,) = select([experiment])
-    folder = _folder(directory)
+    folder = _folder(directory, writing=True)
     if methods or not runs.is_finished(selected, preset, folder):
         runs.check(selected, preset, folder, jobs=jobs, methods=methods, force=force)
         folder.mkdir(parents=True, exist_ok=True)
@@ -188,7 +188,7 @@ def check(
         results.ResultError: as `reproduce`.
         OSError: if the directory cannot be made.
     """
-    folder = _folder(directory)
+    folder = _folder(directory, writing=True)
     for experiment in select(names):
         if methods or not runs.is_finished(experiment, preset, folder):
             runs.check(experiment, preset, folder, jobs=jobs, methods=methods, force=force)
@@ -220,8 +220,10 @@ def load(
     return dict(results.load_set(f"{experiment}/{preset}", folder).tables)
 
 
-def _folder(directory: str | os.PathLike[str] | None) -> Path:
-    return results.default_directory() if directory is None else Path(directory).expanduser()
+def _folder(directory: str | os.PathLike[str] | None, *, writing: bool = False) -> Path:
+    if directory is None:
+        return results.default_directory(writing=writing)
+    return Path(directory).expanduser()
 
 
 def compare(

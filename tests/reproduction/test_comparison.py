@@ -198,11 +198,21 @@ def test_rounding_is_taken_into_account() -> None:
         assert row["verdict"] == expected
 
 
+def test_a_run_is_counted_once() -> None:
+    rows = runs("NLL", [0.01, 0.012, 0.008], **ENTROPY)
+    with pytest.raises(ValueError, match=r"seed more than once: .*, NLL, \d"):
+        comparison.compare(pd.concat([rows, rows.iloc[[1]]], ignore_index=True))
+
+
 def test_runs_that_are_not_finite_are_counted_and_left_out() -> None:
     row = verdict("NLL", [0.01, np.nan, 0.012, np.inf, 0.008], **ENTROPY)
     assert (row["runs"], row["failed"]) == (5, 2)
     assert row["ours"] == pytest.approx(0.01)
-    assert (row["verdict"], row["why"]) == ("replicates", "2 of 5 runs not finite")
+    # The interval lies within the margin; it is that of the runs that stayed finite.
+    why = "the mean is of the runs that stayed finite; 2 of 5 runs not finite"
+    assert (row["verdict"], row["why"]) == ("inconclusive", why)
+    row = verdict("NLL", [0.01, 0.012, 0.008] * 13 + [np.inf], **ENTROPY)
+    assert (row["verdict"], row["why"]) == ("replicates", "1 of 40 runs not finite")
     row = verdict("NLL", [0.01, np.nan, np.nan, 0.012], **ENTROPY)
     assert (row["verdict"], row["why"]) == ("cannot be compared", "2 of 4 runs not finite")
     row = verdict("NLL", [np.nan] * 3, **ENTROPY)
