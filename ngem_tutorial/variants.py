@@ -109,7 +109,6 @@ class Variant:
             ValueError: if the shape of `y` does not fit the mixture or an option is out of range.
             TypeError: if it is differentiated twice.
         """
-        check_mixture(mixture)
         self._check_options(mixture, unit, relaxation)
         options = {"unit": unit, "relaxation": relaxation}
         return with_gradient(self.gradient, mixture, y, name=str(self), **options)
@@ -138,7 +137,6 @@ class Variant:
         Raises:
             ValueError: if the shape of `y` does not fit the mixture or an option is out of range.
         """
-        check_mixture(mixture)
         self._check_options(mixture, unit, relaxation)
         mixture, y = mixture.pair(y)
         z, pi, rho, ratio = relaxed_e_step(mixture, y, relaxation)
@@ -163,6 +161,7 @@ class Variant:
     def _check_options(
         self, mixture: GaussianMixture, unit: ArrayLike, relaxation: ArrayLike
     ) -> None:
+        check_mixture(mixture)
         check_options(mixture.dim, unit=unit, relaxation=relaxation)
         known = not isinstance(unit, jax.core.Tracer)
         if self.gaussians == "plain" and not (known and np.all(np.asarray(unit) == 1)):
