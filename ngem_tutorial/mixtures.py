@@ -608,4 +608,4 @@ def _check_values(logits: jax.Array, means: jax.Array, scales: jax.Array) -> Non
 
 def _first(values: np.ndarray, bad: np.ndarray) -> str:
     index = tuple(int(i) for i in np.argwhere(bad)[0])
-    return f"{values[index]} at {index}"
+    return f"{values[index]!s}" + (f" at {index}" if index else "")
