@@ -1,7 +1,7 @@
 # Plain venv + pip. Every target can be run from any state and again.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help env configure data notebooks book test pages lint serve pdf screenshots clean
+.PHONY: help env configure data notebooks book test package pages lint serve pdf screenshots clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -68,6 +68,15 @@ test: env ## run the tests of the package, of the book in a browser, and every n
 	@$(PY) tools/wheel.py
 	@$(PAGES) tests _build/wheel/book \
 	    --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder --max-worker-restart=0
+
+# Tests of the book and of the repository: they compare with the pinned versions.
+OF_THE_BOOK = $(addprefix tests/,browser test_api.py test_claims.py test_configure.py test_environment.py \
+    test_imports.py test_laboratory.py test_notebooks.py test_npm.py test_packaging.py test_pages.py \
+    test_provenance.py test_readme.py test_recipes.py test_reference_pages.py test_repository.py \
+    test_site_tools.py test_wheel.py test_workflows.py)
+
+package: env ## run the tests of the package alone, whatever versions are installed (CONSTRAINTS=...)
+	@$(PY) -m pytest tests $(addprefix --ignore=,$(OF_THE_BOOK)) --numprocesses=$(JOBS) --dist=loadfile
 
 pages: env ## run every notebook, and nothing else, with the package as installed from its wheel
 	@$(PY) tools/wheel.py

@@ -81,7 +81,7 @@ function place(svg, make, ...more) {
 const panel = (run, i) => `
   <figure class="lab-panel">
     <figcaption>${swatch(run.objective)} <strong>${run.objective}</strong><span></span></figcaption>
-    <svg id="lab-picture-${i}" role="img" data-run="${i}"></svg>
+    <svg id="lab-picture-${i}" role="img" aria-label="Points and components" data-run="${i}"></svg>
     <svg id="lab-weights-${i}" role="img" aria-label="Weights against updates. The numbers are in the text above."></svg>
   </figure>`;
 
