@@ -364,14 +364,14 @@ def test_files_with_the_right_name_and_the_wrong_content_are_refused(
 )
 def test_a_missing_package_names_the_extra(tiny, monkeypatch, module, call):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ImportError, match=r"ngem-tutorial\[data\]"):
+    with pytest.raises(ImportError, match=r"the extra data "):
         call()
 
 
 def test_without_platformdirs_the_cache_must_be_named(tiny, monkeypatch):
     monkeypatch.delenv("NGEM_CACHE_DIR")
     monkeypatch.setitem(sys.modules, "platformdirs", None)
-    with pytest.raises(ImportError, match=r"platformdirs .*ngem-tutorial\[data\]"):
+    with pytest.raises(ImportError, match=r"platformdirs .*the extra data "):
         datasets.mnist()
 
 

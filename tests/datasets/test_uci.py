@@ -300,7 +300,7 @@ def test_a_compressed_answer_is_understood(tiny, server, monkeypatch):
 
 def test_a_missing_package_names_the_extra(tiny, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(ImportError, match=r"ngem-tutorial\[data\]"):
+    with pytest.raises(ImportError, match=r"the extra data "):
         uci.uci_split("housing", 0)
 
 
