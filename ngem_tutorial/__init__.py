@@ -28,7 +28,7 @@ from ngem_tutorial.optimizers import get_optimizer
 from ngem_tutorial.training import Fit, NonFiniteError, ScaleWarning, fit
 from ngem_tutorial.variants import Variant
 
-__version__ = "0.1.0"
+__version__ = "0.1.0.dev0"
 
 __all__ = [
     "METHODS",

@@ -101,8 +101,8 @@ def _parser() -> argparse.ArgumentParser:
     script = Path(sys.argv[0]).stem == "ngem-tutorial"
     parser = argparse.ArgumentParser(
         prog="ngem-tutorial" if script else "python -m ngem_tutorial",
-        description="Without a command: train mixtures with NLL and nGEM on embedded data, print "
-        "the comparison and draw one figure.",
+        description="Without a command: train mixtures with NLL and damped nGEM on embedded data, "
+        "print the comparison and draw one figure.",
     )
     parser.add_argument(
         "--figure",

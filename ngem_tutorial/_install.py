@@ -47,7 +47,9 @@ def how_to_install(*extras: str) -> str:
     """
     chosen = ",".join(extras)
     if repository := _repository():
-        return f'Install it with: pip install "{_NAME}[{chosen}] @ git+{repository}"'
+        version = importlib.metadata.version(_NAME)
+        revision = "" if "dev" in version else f"@v{version}"
+        return f'Install it with: pip install "{_NAME}[{chosen}] @ git+{repository}{revision}"'
     return (
         f"Install the extra{'s' if len(extras) > 1 else ''} {' and '.join(extras)} of this "
         f"package from its checkout: pip install '.[{chosen}]'"

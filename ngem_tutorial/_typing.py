@@ -1,8 +1,8 @@
 """Shapes in signatures: `Float[Array, "*batch K"]`, as jaxtyping writes and checks them.
 
 They are for the reader and for the tests. Where `NGEM_CHECK_SHAPES` is 1 in the environment the
-names are jaxtyping's, and a type checker can check them in every call. Elsewhere jaxtyping is not
-imported, and need not be installed: the annotation above is then no more than `Array`.
+names are jaxtyping's, and every call can be checked. Elsewhere jaxtyping is not imported, and need
+not be installed: the annotation above is then no more than `Array`, for type checkers too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ __all__ = ["Array", "ArrayLike", "Float", "Float32", "Int", "Int32", "Nested", "
 Nested: TypeAlias = ArrayLike | Sequence["Nested"]
 """An array, a number, or lists of them as `jax.numpy.asarray` takes them."""
 
-if TYPE_CHECKING or os.environ.get("NGEM_CHECK_SHAPES") == "1":
+if TYPE_CHECKING:
+    from typing import Annotated as Float
+    from typing import Annotated as Float32
+    from typing import Annotated as Int
+    from typing import Annotated as Int32
+    from typing import Annotated as Num
+    from typing import Annotated as Shaped
+elif os.environ.get("NGEM_CHECK_SHAPES") == "1":
     from jaxtyping import Float, Float32, Int, Int32, Num, Shaped
 else:
 

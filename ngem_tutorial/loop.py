@@ -212,10 +212,10 @@ def train(
         The recorded values and the trained models.
 
     Raises:
-        ValueError: if an argument does not fit the others, before any training; if a metric is not
-            finite although the parameters are, and `on_nonfinite` is "raise".
-        NonFiniteError: if a loss or parameter stops being finite and `on_nonfinite` is "raise". The
-            error names the first update and parameter that had such a value.
+        ValueError: if an argument does not fit the others, or a metric is not finite, before any
+            training.
+        NonFiniteError: if a loss, parameter or metric stops being finite and `on_nonfinite` is
+            "raise". The error names the first update and parameter that had such a value.
         Interrupted: on a KeyboardInterrupt, with what was recorded until then.
     """
     chosen = checks.check_seeds(seeds)
@@ -302,16 +302,20 @@ class _History:
 
     def check_metrics(self) -> None:
         """Refuse a metric that was just recorded and is not finite, though the parameters are."""
-        for name, values in self._rows[-1].items():
-            for metric, value in values.items() if name in ("metrics", "validation") else ():
-                wrong = ~np.isfinite(value) & (self._last_row >= len(self._rows))
-                if wrong.any():
-                    run = int(np.argmax(wrong))
-                    raise ValueError(
-                        f"{name} must be finite, got {value[run]} for {metric!r} after update "
-                        f"{self._points[-1]} (seed {self._seeds[run]}), where every parameter is: "
-                        "look at the data that it is computed on and at what it computes"
-                    )
+        point = self._points[-1]
+        for part in ("metrics", "validation"):
+            for name, values in self._rows[-1].get(part, {}).items():
+                wrong = np.flatnonzero(~np.isfinite(values) & (self._last_row >= len(self._rows)))
+                if not len(wrong):
+                    continue
+                if point > 0:  # training has diverged
+                    seeds = (int(self._seeds[run]) for run in wrong)
+                    raise NonFiniteError([Failure(seed, point, f"{part}.{name}") for seed in seeds])
+                raise ValueError(
+                    f"{part} must be finite, got {values[wrong[0]]} for {name!r} before the first "
+                    f"update (seed {self._seeds[wrong[0]]}): look at the data that it is computed "
+                    "on and at what it computes"
+                )
 
     def _judge(self, values: np.ndarray) -> None:
         here = len(self._rows) - 1

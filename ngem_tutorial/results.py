@@ -364,7 +364,7 @@ def default_directory(*, writing: bool = False) -> Path:
         return package / _SHIPPED
     raise ResultError(
         f"The package is installed in {package}, not used from a checkout with a folder of "
-        "results: name the folder by the argument directory."
+        "results: name the folder (--out FOLDER; in Python: directory=)."
     )
 
 

@@ -315,6 +315,8 @@ def is_finished(experiment: Experiment, preset: str, directory: Path) -> bool:
     configs = {(): config}
     for part in parts:
         added = tuple(part.get("methods", ()))
+        if added and not hasattr(config, "methods"):  # made by settings of another form
+            return False
         configs[added] = _chosen(experiment, preset, added)
     wanted = {added: fingerprint(experiment, chosen) for added, chosen in configs.items()}
     made = sorted(name for part in parts for name in part["units"])

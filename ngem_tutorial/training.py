@@ -167,10 +167,10 @@ def fit(
         The recorded curves and the best models.
 
     Raises:
-        ValueError: if an argument does not fit the others, before any training, or a metric is
-            not finite although the parameters are.
-        NonFiniteError: if a loss or parameter stops being finite. The error names the seed, the
-            update and the parameter.
+        ValueError: if an argument does not fit the others, or a metric is not finite, before any
+            training.
+        NonFiniteError: if a loss, parameter or metric stops being finite. The error names the
+            seed, the update and the parameter.
         Interrupted: on a KeyboardInterrupt; its `run` is the `Fit` up to the last evaluation.
 
     Example:

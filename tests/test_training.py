@@ -781,8 +781,11 @@ def test_a_metric_that_is_not_finite_is_no_verdict(part: str) -> None:
     )
     labels = np.arange(N) % 3
     settings: dict[str, Any] = {"epochs": 1, "batch_size": 10, part: (np.array([0, 3]), Y[:2])}
-    with pytest.raises(ValueError, match="must be finite, got nan for 'nll' after update 0"):
+    name = "metrics" if part == "evaluation" else part
+    with pytest.raises(ValueError, match=f"{name} must be finite, got nan for 'nll' before the"):
         fit(make, nll, labels, Y, **settings)
+    with pytest.raises(NonFiniteError, match=rf"value in {name}\.nll after update 4 \(seed 0;"):
+        fit(make, nll, labels, Y, record_at=[4], **settings)
 
 
 def test_a_run_that_was_never_judged_keeps_its_last_state() -> None:

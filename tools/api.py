@@ -102,6 +102,8 @@ link to its source. They are made from the docstrings. A heading names the modul
   - A floating-point array whose last axis has length `K`. Any batch axes come before it.
 * - `ArrayLike`
   - A JAX array, a NumPy array or a number. The docstring gives the shape.
+* - `Nested`
+  - `ArrayLike`, or lists of numbers.
 * - `(..., D)`
   - The same in a docstring: any batch axes, then an axis of length `D`.
 ```

@@ -15,11 +15,13 @@ import api
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.domains.python import PyXRefRole
+from sphinx.ext.napoleon.docstring import GoogleDocstring
 from sphinx.util.inspect import signature, stringify_signature
 
 
 def setup(app: Any) -> dict[str, Any]:
     """Register the extension with Sphinx."""
+    GoogleDocstring._consume_returns_section = _whole  # type: ignore[method-assign]
     app.add_role("api", _link_name)
     app.connect("missing-reference", _find_home)
     app.connect("doctree-read", _link_first)
@@ -28,6 +30,12 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("autodoc-process-docstring", _join, priority=600)  # after napoleon
     app.connect("doctree-read", _quote)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _whole(self: Any, preprocess_types: bool = False) -> list[tuple[str, str, list[str]]]:
+    """What a function returns, in words: napoleon takes what is before a colon for a type."""
+    lines = self._dedent(self._consume_to_next_section())
+    return [("", "", lines)] if lines else []
 
 
 def _link_name(name: str, *arguments: Any, **options: Any) -> Any:

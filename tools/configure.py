@@ -175,8 +175,22 @@ def _read(settings: Settings) -> str:
 
 def _install(settings: Settings) -> str:
     if not settings.repository:
-        return '```sh\npip install ".[plot]"   # in a copy of this repository\n```\n'
-    return f'```sh\npip install "{settings.requirement("plot")}"\n```\n'
+        return '```sh\npip install ".[data,plot]"   # in a copy of this repository\n```\n'
+    return f'```sh\npip install "{settings.requirement("data,plot")}"\n```\n'
+
+
+def _colab(settings: Settings) -> str:
+    if settings.repository:
+        return (
+            "The first cell of each page, folded, installs the package if it is missing, and "
+            "leaves Colab's JAX as it is.\n"
+        )
+    return """\
+The first cell of each page, folded, looks for the package. It does not know from where to install
+it. Put a cell before it that brings a copy of this repository and runs
+`%pip install "./FOLDER[data,plot]"`, with the folder's name for `FOLDER`. Colab's JAX stays as it
+is.
+"""
 
 
 def _clone(settings: Settings) -> str:
@@ -197,6 +211,7 @@ BLOCKS: dict[str, tuple[Callable[[Settings], str], bool]] = {
     "read": (_read, True),
     "install": (_install, True),
     "clone": (_clone, True),
+    "colab": (_colab, True),
 }
 
 
@@ -236,6 +251,7 @@ def fill(text: str, settings: Settings, where: str = "the text") -> str:
 def setup_cell(settings: Settings) -> str:
     """Return the cell that installs the package where it is missing, as it stands on a page."""
     if settings.repository:
+        verb, title = "installs", "installs what is missing, and leaves JAX as it is"
         missing = f"""\
     from importlib import metadata
 
@@ -249,6 +265,7 @@ def setup_cell(settings: Settings) -> str:
     %pip install --quiet "{{source}}" {{" ".join(kept)}}
 """
     else:
+        verb, title = "looks for", "looks for the package"
         missing = """\
     raise ModuleNotFoundError(
         "ngem_tutorial is not installed. Install it from the book's source, "
@@ -262,11 +279,11 @@ cellView: form
 jupyter:
   source_hidden: true
 mystnb:
-  code_prompt_show: Show the cell that installs the package
-  code_prompt_hide: Hide the cell that installs the package
+  code_prompt_show: Show the cell that {verb} the package
+  code_prompt_hide: Hide the cell that {verb} the package
 tags: [{SETUP}, hide-cell]
 ---
-# @title Set-up: installs what is missing, and leaves JAX as it is
+# @title Set-up: {title}
 from importlib import util
 
 if not util.find_spec("ngem_tutorial"):

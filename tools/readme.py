@@ -45,7 +45,7 @@ def rows() -> pd.DataFrame:
     All with Adam. A number is the mean and the standard deviation over the runs, in nats.
 
     Returns:
-        The columns `task`, `paper: NLL`, `paper: nGEM`, `here: NLL`, `here: paper's code`,
+        The columns `task`, `paper: NLL`, `paper: nGEM`, `here: NLL`, `here: nGEM, paper's code`,
         `here: damped nGEM` and `runs`.
     """
     table = []
@@ -78,7 +78,7 @@ def _row(experiment: Experiment, condition: str) -> dict[str, str]:
         "paper: NLL": printed["NLL"],
         "paper: nGEM": printed["nGEM"],
         "here: NLL": shown["NLL"],
-        "here: paper's code": shown["nGEM, paper's code"],
+        "here: nGEM, paper's code": shown["nGEM, paper's code"],
         "here: damped nGEM": shown["damped nGEM"],
         "runs": " to ".join(map(str, runs)),
     }

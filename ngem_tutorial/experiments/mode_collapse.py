@@ -21,7 +21,6 @@ from ngem_tutorial import em, loop
 from ngem_tutorial.datasets import Sample, two_gaussians
 from ngem_tutorial.experiments import two_sinusoids as conditional
 from ngem_tutorial.experiments._shared import draw_mixture, mixture_of
-from ngem_tutorial.experiments.two_sinusoids import Reading
 from ngem_tutorial.loop import Run
 from ngem_tutorial.methods import get_method, slug
 from ngem_tutorial.metrics import collapse, weight_entropy
@@ -69,10 +68,10 @@ class Config:
     data_seed: int = 0
     sinusoids: conditional.Config = _SINUSOIDS
     """Settings of Two-Sinusoids, but for the weights and readings."""
-    sinusoid_runs: tuple[tuple[float, Reading], ...] = (
-        (0.7, Reading(num_seeds=10, learning_rates=(1e-3,))),
-        (0.9, Reading(num_seeds=10, learning_rates=(1e-3, 1e-4))),
-        (0.9, Reading("two trunks", trunks=2, num_seeds=5, learning_rates=(1e-3,))),
+    sinusoid_runs: tuple[tuple[float, conditional.Reading], ...] = (
+        (0.7, conditional.Reading(num_seeds=10, learning_rates=(1e-3,))),
+        (0.9, conditional.Reading(num_seeds=10, learning_rates=(1e-3, 1e-4))),
+        (0.9, conditional.Reading("two trunks", trunks=2, num_seeds=5, learning_rates=(1e-3,))),
     )
     """Larger share of the waves in Two-Sinusoids, and what is run with it. Equal shares are in
     the results of `two_sinusoids`."""
@@ -88,7 +87,9 @@ PRESETS: dict[str, Config] = {
         methods=_QUICK,
         epochs=20,
         sinusoids=conditional.Config(epochs=100, record_at=(0, 1500)),
-        sinusoid_runs=((0.9, Reading(num_seeds=1, methods=_QUICK, learning_rates=(1e-3,))),),
+        sinusoid_runs=(
+            (0.9, conditional.Reading(num_seeds=1, methods=_QUICK, learning_rates=(1e-3,))),
+        ),
     ),
     "paper": Config(),
 }

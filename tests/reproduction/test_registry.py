@@ -75,6 +75,16 @@ def test_stored_results_have_the_settings_of_their_preset() -> None:
         assert not any(part["commit"]["dirty"] for part in provenance["parts"]), name
 
 
+def test_what_is_stored_is_listed() -> None:
+    """Sets of the present form, and those that earlier settings have made."""
+    table = registry.overview(list(registry.EXPERIMENTS))
+    paper = table[table["preset"] == "paper"].set_index("experiment")
+    stored = [name for name in registry.EXPERIMENTS if registry.load(name, "paper")]
+    assert set(paper.index[paper["stored"] != ""]) | set(
+        paper.index[paper["finished"] == paper["units"]]
+    ) >= set(stored)
+
+
 def test_every_table_of_the_paper_has_an_experiment() -> None:
     named = " ".join(item for e in registry.EXPERIMENTS.values() for item in e.items)
     for table in {number.table for number in published.PUBLISHED}:
@@ -94,7 +104,7 @@ def test_the_readme_says_what_came_out() -> None:
     printed = pairs.loc[pairs["method"].str.endswith(comparison.OURS), "order"]
     same, opposite = (int((printed == order).sum()) for order in ("same", "opposite"))
     assert (
-        f"Of the {len(printed)} pairs of nGEM and plain likelihood, the code that the paper prints "
+        f"Of the {len(printed)} pairs of nGEM and NLL, the code that the paper prints "
         f"is in the paper's order in {same} and in the opposite order in {opposite}; the other "
         f"{len(printed) - same - opposite} are open, there or here." in text
     )
@@ -103,7 +113,7 @@ def test_the_readme_says_what_came_out() -> None:
     ahead = (sign * default["low"] > 0) & (sign * default["high"] > 0)
     behind = (sign * default["low"] < 0) & (sign * default["high"] < 0)
     assert (
-        f"ahead of plain likelihood in {ahead.sum()} and behind in {behind.sum()} of the "
+        f"ahead of NLL in {ahead.sum()} and behind in {behind.sum()} of the "
         f"{len(default)} pairs in which it was run." in text
     )
 

@@ -198,7 +198,7 @@ def test_no_mixture_above_the_floor_has_a_larger_q(case: Case, seed: int) -> Non
 
 @pytest.mark.claim("prop-m-step")
 @pytest.mark.parametrize("floor", [0.0, 0.9])
-def test_m_step_is_what_an_optimiser_finds(floor: float) -> None:
+def test_m_step_is_what_an_optimizer_finds(floor: float) -> None:
     """The scale and mean of each component by a bounded quasi-Newton method, from afar."""
     rng = np.random.default_rng(0)
     y = np.concatenate([rng.normal(0.0, 0.4, (20, 1)), rng.normal(2.0, 1.0, (30, 1))])

@@ -70,7 +70,7 @@ const minus = (number) => String(number).replace("-", "−");
 function extent({ truth, runs, points }) {
   const starts = runs.flatMap((run) => run.history.slice(0, 1)).flatMap((state) => state.means);
   const all = [...points, ...truth.means, ...starts].flat();
-  const pad = 0.5;
+  const pad = 1.2;
   return [Math.min(...all) - pad, Math.max(...all) + pad];
 }
 
@@ -304,7 +304,7 @@ export function likelihoodChart(training, width, id) {
   const height = 200;
   const frame = chartFrame(
     training,
-    width,
+    width - 14,
     height,
     [training.truthNll - 0.12 * span, training.truthNll + span],
     4,
