@@ -61,7 +61,7 @@ def test_what_is_derived_agrees(tree):
     assert config["html"]["baseurl"] == citation["url"]
     assert config["sphinx"]["config"]["html_theme_options"]["repository_url"] == url
     readme = (tree / "README.md").read_text()
-    assert f"git+{url}@v{project['project']['version']}" in readme
+    assert f"git+{url}@{configure.read_settings(tree).revision}" in readme
     assert f"{url}/actions/workflows/tests.yml/badge.svg" in readme
     addresses = re.findall(r"github\.com/([\w-]+/[\w-]+)", readme)
     assert set(addresses) == {EXAMPLE}
@@ -72,7 +72,7 @@ def test_every_page_has_the_same_first_cell(tree):
     pages = notebooks.Book(tree).pages()
     assert pages
     (cell,) = {text for page in pages for text in setup_cells(page)}
-    assert f"git+https://github.com/{EXAMPLE}@v{configure.read_settings(tree).version}" in cell
+    assert f"git+https://github.com/{EXAMPLE}@{configure.read_settings(tree).revision}" in cell
     for page in pages:
         cells = [c for c in jupytext.read(page, fmt="md:myst").cells if c.cell_type == "code"]
         assert [notebooks.is_setup(c) for c in cells] == [True] + [False] * (len(cells) - 1)

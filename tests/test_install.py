@@ -54,7 +54,7 @@ def test_with_an_address_the_command_has_it(metadata: Path) -> None:
     requirement = Requirement(quoted)  # what pip reads it as
     assert requirement.name == PROJECT["name"]
     assert requirement.extras == {"plot", "data"}
-    assert requirement.url == f"git+{ADDRESS}"
+    assert requirement.url == f"git+{ADDRESS}@v9"  # what is installed, not what came later
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,6 +66,7 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     )
     assert caught.value.name == "kfac_jax"
     monkeypatch.setitem(sys.modules, "numpyro", None)
+    monkeypatch.delitem(sys.modules, "numpyro.distributions", raising=False)
     with pytest.raises(ImportError, match=r"numpyro is needed .* pip install numpyro$"):
         require("numpyro.distributions")
 

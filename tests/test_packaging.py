@@ -102,6 +102,8 @@ def test_its_tests_run(unpacked: Path) -> None:
 
 def test_the_wheel_is_the_package_alone(wheel: zipfile.ZipFile) -> None:
     package = {name for name in tracked() if name.startswith("ngem_tutorial/")}
+    results = {name for name in tracked() if name.startswith("results/")}
+    package |= {f"ngem_tutorial/_{name}" for name in results}  # as package data
     info = {name for name in wheel.namelist() if name.startswith(f"{FOLDER}.dist-info/")}
     assert set(wheel.namelist()) - info == package
     assert "ngem_tutorial/py.typed" in package

@@ -55,9 +55,11 @@ def test_rights_are_given_by_the_job(file):
 def test_what_they_run_exists():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     run = commands()
-    assert {"lint", "test", "book", "pages", "data"} == set(
+    assert {"lint", "test", "book", "pages", "screenshots"} == set(
         re.findall(r"\bmake ([a-z]+)\b(?! room)", run)
     )
+    matrix = jobs(ROOT / ".github/workflows/tests.yml")["tests"]["strategy"]["matrix"]["include"]
+    assert {entry["target"] for entry in matrix} | {"data", "env"} <= targets
     assert set(re.findall(r"\bmake ([a-z]+)\b", run)) <= targets
     tools = set(re.findall(r"\btools/[\w.]+", run))
     assert tools
