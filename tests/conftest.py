@@ -14,7 +14,7 @@ import resource
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,28 @@ def x64() -> Iterator[None]:
     """Compute in float64, so that a tolerance separates rounding from a mistake."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def compilations() -> Iterator[Callable[[], int]]:
+    """How many programs XLA has compiled since the last time of asking."""
+    import jax
+
+    seen: list[str] = []
+
+    def listen(event: str, duration: float, **_: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            seen.append(event)
+
+    def count() -> int:
+        number = len(seen)
+        seen.clear()
+        return number
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield count
+    if hasattr(jax.monitoring, "unregister_event_duration_listener"):  # not before JAX 0.8
+        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def memory(field: str) -> float:

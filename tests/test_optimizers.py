@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -324,7 +324,9 @@ run = partial(train, make_network, x=X, y=Y, epochs=10, batch_size=16, record_at
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_train_with_every_optimizer(name: str, request: pytest.FixtureRequest) -> None:
+def test_train_with_every_optimizer(
+    name: str, request: pytest.FixtureRequest, compilations: Callable[[], int]
+) -> None:
     """Two seeds of 40 updates, where a deadlock has been seen: the time limit would tell."""
     if name == "kfac":
         request.getfixturevalue("kfac_jax")
@@ -332,9 +334,11 @@ def test_train_with_every_optimizer(name: str, request: pytest.FixtureRequest) -
     first = run(nll, learning_rate=1e-2, optimizer=optimizer, seeds=(1, 2))
     start, end = first.metrics["nll"].T
     assert (end < start - 0.05).all()
+    assert compilations() > 0
     again = run(nll, learning_rate=1e-2, optimizer=get_optimizer(name), seeds=(1, 2))
+    # The functions that are checked here are traced anew, and the text of K-FAC's program differs.
+    assert compilations() == int(name == "kfac")
     np.testing.assert_array_equal(again.metrics["nll"], first.metrics["nll"])
-    assert again.compile_seconds < first.compile_seconds / 5
 
 
 @pytest.mark.usefixtures("kfac_jax")

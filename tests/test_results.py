@@ -269,9 +269,9 @@ def test_the_commit_is_unknown_outside_of_the_repository(checkout, tmp_path, mon
 
 def test_an_installed_package_has_no_default_directory(checkout, monkeypatch):
     (checkout.parent / "pyproject.toml").unlink()
-    with pytest.raises(ResultError, match="name the folder by the argument directory"):
+    with pytest.raises(ResultError, match=r"name the folder .--out FOLDER; in Python: directory=."):
         load("run")
-    with pytest.raises(ResultError, match="argument directory"):
+    with pytest.raises(ResultError, match="name the folder"):
         save(a_table(), "run", **ARGUMENTS)
 
 
@@ -280,7 +280,7 @@ def test_an_installed_package_reads_the_results_that_it_brings(checkout, monkeyp
     (checkout.parent / "pyproject.toml").unlink()
     (checkout.parent / "results").rename(checkout / "_results")
     assert load("run").table.equals(a_table())
-    with pytest.raises(ResultError, match="argument directory"):
+    with pytest.raises(ResultError, match="name the folder"):
         save(a_table(), "run", replace=True, **ARGUMENTS)
 
 

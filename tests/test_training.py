@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -46,26 +46,6 @@ def make_network(rngs: nnx.Rngs) -> MixtureDensityNetwork:
 
 
 run = partial(fit, make_network, ngem, epochs=3, batch_size=10)
-
-
-@pytest.fixture
-def compilations() -> Iterator[Callable[[], int]]:
-    """How many programs XLA has compiled since the last time of asking."""
-    seen: list[str] = []
-
-    def listen(event: str, duration: float, **_: Any) -> None:
-        if event == "/jax/core/compile/backend_compile_duration":
-            seen.append(event)
-
-    def count() -> int:
-        number = len(seen)
-        seen.clear()
-        return number
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield count
-    if hasattr(jax.monitoring, "unregister_event_duration_listener"):  # not before JAX 0.8
-        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 # ---------------------------------------------------------------------------------- compilation

@@ -103,7 +103,8 @@ def hosted(tmp_path) -> dict[str, str]:
     tool.copy_sources(sources)
     author = ["-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
     tag = f"v{configure.read_settings().version}"
-    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"], ["tag", tag]):
+    begin = ["init", "-q", "-b", "main"]
+    for command in (begin, ["add", "."], ["commit", "-qm", "first"], ["tag", tag]):
         subprocess.run(["git", *author, *command], cwd=sources, check=True)
     return {
         "GIT_CONFIG_COUNT": "1",
