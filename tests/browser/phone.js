@@ -1,5 +1,5 @@
 // What does not fit a narrow window: elements that make the page scroll sideways or are cut off, and boxes
-// that scroll without a sign.
+// that scroll without a sign, or do not show how they begin.
 () => {
   const width = document.documentElement.clientWidth;
   const name = (e) => `${e.tagName.toLowerCase()}.${[...e.classList].join(".")}: ${e.textContent.trim().slice(0, 60)}`;
@@ -16,6 +16,10 @@
     if (!holder || holder.matches("html, body, main")) wider.push(name(element));
     else if (holder.scrollWidth > holder.clientWidth + 1 && !(holder.dataset.wide && holder.tabIndex === 0))
       wider.push(`no sign: ${name(holder)}`);
+  }
+  for (const formula of document.querySelectorAll("main div.math > span:not(.eqno)")) {
+    const [start, holder] = [formula, formula.parentElement].map((e) => e.getBoundingClientRect().left);
+    if (formula.checkVisibility() && start < holder - 1) wider.push(`begins out of sight: ${name(formula)}`);
   }
   return [...new Set(wider)];
 }

@@ -148,6 +148,13 @@ def test_no_page_is_left_over():
     assert built == {"index.html", *PAGES}
 
 
+def test_what_a_function_returns_is_one_text(visitor):
+    """Not torn at its first colon, as if what is before it were a type."""
+    pages = list((website.HTML / "book/reference/api").glob("*.html"))
+    assert pages
+    assert [page.name for page in pages if "Return type" in page.read_text()] == []
+
+
 def test_search_finds_a_word_and_shows_no_tex(visitor):
     page = visitor.page
     visitor.open("search.html?q=responsibilities")
