@@ -140,7 +140,12 @@ def gaussian_fisher(scales: ArrayLike, coordinate: Coordinate = "scale") -> Gaus
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class GaussianFisher:
-    """Diagonal Fisher matrix of Gaussians: entries for the means and for the scales."""
+    """Diagonal Fisher matrix of Gaussians.
+
+    Attributes:
+        means: entries for the means, of the shape of the scales.
+        scales: entries for the scales, likewise.
+    """
 
     means: Array
     scales: Array
@@ -198,16 +203,19 @@ def complete_data_fisher(
 
 
 class EStep(NamedTuple):
-    """What the natural gradients of a mixture at its targets are made of."""
+    """What the natural gradients of a mixture at its targets are made of.
+
+    Attributes:
+        residuals: `(y - mu_k) / sigma_k`, shape `(..., K, D)`.
+        weights: `pi`, shape `(..., K)`.
+        responsibilities: `rho`, shape `(..., K)`.
+        ratio: `rho / pi`, shape `(..., K)`; it saturates at the root of the largest float.
+    """
 
     residuals: Float[Array, "*batch K D"]
-    """`(y - mu_k) / sigma_k`, shape `(..., K, D)`."""
     weights: Float[Array, "*batch K"]
-    """`pi`, shape `(..., K)`."""
     responsibilities: Float[Array, "*batch K"]
-    """`rho`, shape `(..., K)`."""
     ratio: Float[Array, "*batch K"]
-    """`rho / pi`, shape `(..., K)`; it saturates at the root of the largest float."""
 
 
 def relaxed_e_step(mixture: GaussianMixture, y: ArrayLike, relaxation: ArrayLike = 0.0) -> EStep:
