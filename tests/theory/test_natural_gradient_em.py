@@ -35,6 +35,8 @@ VARIANTS = {
 @partial(jax.jit, static_argnums=2)
 def natural_gradient(mixture: Any, y: Any, variant: Any, unit: Any = 1.0) -> GaussianMixture:
     found: Variant = VARIANTS[variant] if isinstance(variant, str) else variant
+    if found.gaussians == "plain":  # there nothing is measured in a unit, and none is taken
+        return found.gradient(mixture, y)
     return found.gradient(mixture, y, unit=unit)
 
 
