@@ -14,8 +14,8 @@ does so for all alike, and ratios are taken within a repetition. Compilation is 
 
     python benchmarks/fit_overhead.py
 
-writes the tables `times`, `ratios` and `compilation` of `results/fit_overhead`, in a quarter of an
-hour on two cores.
+writes the tables `times`, `ratios` and `compilation` of `results/fit_overhead`, in four
+minutes on two cores.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Config:
     updates: int = 10_000
     learning_rate: float = 1e-3
     methods: tuple[str, ...] = ("NLL", "damped nGEM")
-    repetitions: int = 15
+    repetitions: int = 9
 
 
 RATIOS = (("fit", "network"), ("train", "network"), ("network", "plain"))
