@@ -203,19 +203,16 @@ def complete_data_fisher(
 
 
 class EStep(NamedTuple):
-    """What the natural gradients of a mixture at its targets are made of.
-
-    Attributes:
-        residuals: `(y - mu_k) / sigma_k`, shape `(..., K, D)`.
-        weights: `pi`, shape `(..., K)`.
-        responsibilities: `rho`, shape `(..., K)`.
-        ratio: `rho / pi`, shape `(..., K)`; it saturates at the root of the largest float.
-    """
+    """What the natural gradients of a mixture at its targets are made of."""
 
     residuals: Float[Array, "*batch K D"]
+    """`(y - mu_k) / sigma_k`, shape `(..., K, D)`."""
     weights: Float[Array, "*batch K"]
+    """`pi`, shape `(..., K)`."""
     responsibilities: Float[Array, "*batch K"]
+    """`rho`, shape `(..., K)`."""
     ratio: Float[Array, "*batch K"]
+    """`rho / pi`, shape `(..., K)`; it saturates at the root of the largest float."""
 
 
 def relaxed_e_step(mixture: GaussianMixture, y: ArrayLike, relaxation: ArrayLike = 0.0) -> EStep:

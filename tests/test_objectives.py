@@ -908,6 +908,8 @@ def test_every_public_name_is_documented(thing: Any) -> None:
     assert doc.splitlines()[0].endswith(".")
     is_class = inspect.isclass(thing)
     signature = inspect.signature(thing)
+    if hasattr(thing, "_fields"):
+        return  # each field has its own text below it
     for name in signature.parameters:
         assert re.search(rf"^ +(\*\*)?{name}: ", doc, re.MULTILINE), (
             f"{thing.__name__} does not document {name}"
