@@ -14,12 +14,24 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from jax import Array
 from jax.typing import ArrayLike
 
-__all__ = ["Array", "ArrayLike", "Float", "Float32", "Int", "Int32", "Nested", "Num", "Shaped"]
+__all__ = [
+    "Array",
+    "ArrayLike",
+    "Bool",
+    "Float",
+    "Float32",
+    "Int",
+    "Int32",
+    "Nested",
+    "Num",
+    "Shaped",
+]
 
 Nested: TypeAlias = ArrayLike | Sequence["Nested"]
 """An array, a number, or lists of them as `jax.numpy.asarray` takes them."""
 
 if TYPE_CHECKING:
+    from typing import Annotated as Bool
     from typing import Annotated as Float
     from typing import Annotated as Float32
     from typing import Annotated as Int
@@ -27,7 +39,7 @@ if TYPE_CHECKING:
     from typing import Annotated as Num
     from typing import Annotated as Shaped
 elif os.environ.get("NGEM_CHECK_SHAPES") == "1":
-    from jaxtyping import Float, Float32, Int, Int32, Num, Shaped
+    from jaxtyping import Bool, Float, Float32, Int, Int32, Num, Shaped
 else:
 
     class _Unchecked:
@@ -36,4 +48,4 @@ else:
         def __class_getitem__(cls, item: tuple[Any, str]) -> Any:
             return item[0]
 
-    Float = Float32 = Int = Int32 = Num = Shaped = _Unchecked
+    Bool = Float = Float32 = Int = Int32 = Num = Shaped = _Unchecked

@@ -8,32 +8,35 @@ each of its inputs.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import ClassVar
 
-import flax.serialization
 import jax
-import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from ngem_tutorial._checks import check_number, check_values, real_array
-from ngem_tutorial._typing import Array, ArrayLike, Float, Int, Nested
+from ngem_tutorial._checks import check_values, real_array
+from ngem_tutorial._mixture import (
+    LOG_2PI,
+    Mixture,
+    at_least_float32,
+    check_finite,
+    check_logits,
+    first,
+    register,
+)
+from ngem_tutorial._typing import Array, ArrayLike, Float, Nested
 
 __all__ = ["GaussianMixture", "LEAST_LOG_WEIGHT", "check_mixture"]
 
-_LOG_2PI = math.log(2.0 * math.pi)
-_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 LEAST_LOG_WEIGHT = -1e4
 """Stands for minus infinity, which no logit may be: its exponential is zero in every precision."""
 
 
 @jax.tree_util.register_pytree_with_keys_class
 @dataclasses.dataclass(frozen=True, eq=False, init=False)
-class GaussianMixture:
+class GaussianMixture(Mixture):
     r"""A batch of mixtures of `K` diagonal Gaussians in `D` dimensions.
 
     .. math:: p(y) = \sum_k \pi_k \prod_d \mathcal{N}(y_d; \mu_{kd}, \sigma_{kd}^2),
@@ -67,40 +70,19 @@ class GaussianMixture:
         [0.0, 1.0]
     """
 
+    EVENT_AXES: ClassVar[dict[str, int]] = {"logits": 1, "means": 2, "scales": 2}
+
     logits: Array
     means: Array
     scales: Array
 
     def __init__(self, logits: Nested, means: Nested, scales: Nested) -> None:
         """Convert the parameters to floating-point arrays of one dtype and check them."""
-        names = ("logits", "means", "scales")
-        arrays = [real_array(*part) for part in zip(names, (logits, means, scales), strict=True)]
-        dtypes = {array.dtype for array in arrays}
-        if dtypes not in ({_FLOAT32}, {_FLOAT64}):  # these need no conversion
-            # The widest of the three; integers become floats.
-            dtype = _at_least_float32(jnp.result_type(*arrays, float))
-            arrays = [array.astype(dtype) for array in arrays]
-        for name, array in zip(names, arrays, strict=True):
-            object.__setattr__(self, name, array)
-        _check_shapes(self.logits, self.means, self.scales)
-        _check_values(self.logits, self.means, self.scales)
-
-    def tree_flatten_with_keys(self) -> tuple[tuple[tuple[Any, Any], ...], None]:
-        """Return the leaves with their names; JAX calls this."""
-        key = jax.tree_util.GetAttrKey
-        return (
-            (key("logits"), self.logits),
-            (key("means"), self.means),
-            (key("scales"), self.scales),
-        ), None
-
-    @classmethod
-    def tree_unflatten(cls, _: None, leaves: Sequence[Any]) -> GaussianMixture:
-        """Rebuild from leaves without checks: gradients and placeholders pass here."""
-        mixture = object.__new__(cls)
-        for name, leaf in zip(("logits", "means", "scales"), leaves, strict=True):
-            object.__setattr__(mixture, name, leaf)
-        return mixture
+        self._set(logits=logits, means=means, scales=scales)
+        check_logits(self.logits, self.means)
+        _check_scales(self.scales, self.means)
+        for name in self.EVENT_AXES:
+            check_finite(name, getattr(self, name))
 
     @classmethod
     def from_weights(cls, weights: Nested, means: Nested, scales: Nested) -> GaussianMixture:
@@ -127,7 +109,7 @@ class GaussianMixture:
         """
         pi = jnp.asarray(weights)
         check_values("weights", pi, "not negative and finite", lambda w: (w >= 0) & np.isfinite(w))
-        pi = pi.astype(_at_least_float32(jnp.result_type(pi, float)))
+        pi = pi.astype(at_least_float32(jnp.result_type(pi, float)))
         if not isinstance(pi, jax.core.Tracer):
             total = np.asarray(np.sum(np.asarray(pi, np.float64), axis=-1 if pi.ndim else None))
             # As exact as the numbers that were given: those of 16 bits have rounding of their own.
@@ -139,31 +121,6 @@ class GaussianMixture:
         # Zeros are replaced before the logarithm: the gradient would not be finite otherwise.
         log = jnp.where(pi > 0, jnp.log(jnp.where(pi > 0, pi, 1.0)), LEAST_LOG_WEIGHT)
         return cls(log, means, scales)
-
-    @property
-    def num_components(self) -> int:
-        """Number of components `K`."""
-        return self.means.shape[-2]
-
-    @property
-    def dim(self) -> int:
-        """Number of dimensions `D` of a target."""
-        return self.means.shape[-1]
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        """Shape of the leading axes, `()` for a single mixture."""
-        return self.logits.shape[:-1]
-
-    @property
-    def log_weights(self) -> Float[Array, "*batch {self.num_components}"]:
-        """Normalised log-weights `log pi`, shape `(..., K)`."""
-        return jax.nn.log_softmax(self.logits, axis=-1)
-
-    @property
-    def weights(self) -> Float[Array, "*batch {self.num_components}"]:
-        """Mixture weights `pi`, shape `(..., K)`, summing to one."""
-        return jax.nn.softmax(self.logits, axis=-1)
 
     def pair(self, y: ArrayLike) -> tuple[GaussianMixture, jax.Array]:
         """One mixture for each target, in one dtype: how every objective takes its arguments.
@@ -188,7 +145,7 @@ class GaussianMixture:
                 f"{self.batch_shape}, y of shape {y.shape} has {batch}"
                 + _probably_meant(self.batch_shape, batch)
             )
-        dtype = _at_least_float32(jnp.result_type(y, *jax.tree.leaves(self)))
+        dtype = at_least_float32(jnp.result_type(y, *jax.tree.leaves(self)))
         # The shapes of the leaves, built without checks.
         event = (self.num_components, self.dim)
         shapes = self.tree_unflatten(None, [(*batch, event[0]), (*batch, *event), (*batch, *event)])
@@ -224,156 +181,7 @@ class GaussianMixture:
             ValueError: if the last axis of `y` is not `D` or its leading axes do not broadcast.
         """
         z = self.standardize(y)
-        return -jnp.sum(0.5 * z**2 + jnp.log(self.scales), axis=-1) - 0.5 * self.dim * _LOG_2PI
-
-    def log_prob(self, y: ArrayLike) -> Float[Array, "*batch"]:
-        """Log-density of the mixture, equation (14) of the paper.
-
-        Args:
-            y: targets, shape `(..., D)`; leading axes broadcast against the mixture's.
-
-        Returns:
-            Shape `(...)`, in nats.
-
-        Raises:
-            ValueError: if the last axis of `y` is not `D` or its leading axes do not broadcast.
-        """
-        return jax.nn.logsumexp(self.log_weights + self.component_log_prob(y), axis=-1)
-
-    def log_responsibilities(self, y: ArrayLike) -> Float[Array, "*batch {self.num_components}"]:
-        """Logarithm of the responsibilities, `log rho`; see `responsibilities`.
-
-        Args:
-            y: targets, shape `(..., D)`; leading axes broadcast against the mixture's.
-
-        Returns:
-            Shape `(..., K)`.
-
-        Raises:
-            ValueError: if the last axis of `y` is not `D` or its leading axes do not broadcast.
-        """
-        return jax.nn.log_softmax(self.log_weights + self.component_log_prob(y), axis=-1)
-
-    def responsibilities(self, y: ArrayLike) -> Float[Array, "*batch {self.num_components}"]:
-        """Probability `rho_k` that component `k` produced the target, equation (15) of the paper.
-
-        Args:
-            y: targets, shape `(..., D)`; leading axes broadcast against the mixture's.
-
-        Returns:
-            Shape `(..., K)`, summing to one.
-
-        Raises:
-            ValueError: if the last axis of `y` is not `D` or its leading axes do not broadcast.
-        """
-        return jnp.exp(self.log_responsibilities(y))
-
-    def sample(
-        self, key: jax.Array, shape: int | Sequence[int] = (), *, temperature: ArrayLike = 1.0
-    ) -> Float[Array, "*shape {self.dim}"]:
-        """Draw targets.
-
-        A gradient flows to the means and scales, the noise and the drawn components held fixed.
-        With more than one component there is none for the logits, and asking for it is an error.
-
-        Args:
-            key: a JAX random key.
-            shape: how many for each mixture of the batch.
-            temperature: positive, a number, traced or not. The logits are divided by it and the
-                variances multiplied: below one the draws gather at the means of the heaviest
-                components.
-
-        Returns:
-            Shape `(*shape, ..., D)`.
-
-        Raises:
-            ValueError: if `shape` is negative or `temperature` not positive (where it is known).
-            TypeError: if a gradient with respect to the logits is asked for.
-
-        Example:
-            >>> import jax
-            >>> from ngem_tutorial import GaussianMixture
-            >>> mixture = GaussianMixture([0.0, 0.0], [[-1.0], [1.0]], [[0.5], [0.5]])
-            >>> mixture.sample(jax.random.key(0), 1000).shape
-            (1000, 1)
-        """
-        return self.sample_with_components(key, shape, temperature=temperature)[0]
-
-    def sample_with_components(
-        self, key: jax.Array, shape: int | Sequence[int] = (), *, temperature: ArrayLike = 1.0
-    ) -> tuple[Float[Array, "*shape {self.dim}"], Int[Array, "*shape"]]:
-        """Draw targets, and say which component each is from.
-
-        Args:
-            key: as in `sample`.
-            shape: as in `sample`.
-            temperature: as in `sample`.
-
-        Returns:
-            The targets that `sample` draws, shape `(*shape, ..., D)`, and the positions of their
-            components, integers from 0 to `K - 1`, shape `(*shape, ...)`.
-
-        Raises:
-            ValueError: if `shape` is negative or `temperature` not positive (where it is known).
-            TypeError: if a gradient with respect to the logits is asked for.
-        """
-        check_number("temperature", temperature, "positive and finite", _positive)
-        check_values("shape", shape, "a whole number or several, not negative", _natural)
-        temperature = jnp.asarray(temperature, self.means.dtype)
-        shape = tuple(int(length) for length in np.atleast_1d(shape))
-        component_key, noise_key = jax.random.split(key)
-        batch = (*shape, *self.batch_shape)
-        logits = self.logits if self.num_components == 1 else _without_gradient(self.logits)
-        k = jax.random.categorical(component_key, logits / temperature, shape=batch)
-        noise = jax.random.normal(noise_key, (*batch, self.dim), self.means.dtype)
-        # Positions among all components of the batch: nothing of shape (*batch, K, D) is made.
-        first = jnp.arange(math.prod(self.batch_shape)).reshape(self.batch_shape)
-        index = self.num_components * first + k
-
-        def pick(parameter: jax.Array) -> jax.Array:
-            return parameter.reshape(-1, self.dim)[index]
-
-        return pick(self.means) + jnp.sqrt(temperature) * pick(self.scales) * noise, k
-
-    def __getitem__(self, index: Any) -> GaussianMixture:
-        """Some mixtures of a batch.
-
-        Args:
-            index: of the batch axes, whatever an array of the batch shape takes.
-
-        Returns:
-            A mixture whose batch shape is that of such an array at the index. Where a traced index
-            is out of range its parameters are NaN.
-
-        Raises:
-            IndexError: if the index has more axes than the batch or is out of range (where it is
-                known).
-        """
-        index = index if isinstance(index, tuple) else (index,)
-        if not any(isinstance(part, jax.core.Tracer) for part in index):
-            np.broadcast_to(False, self.batch_shape)[index]  # raises as NumPy does
-        elif len(index) > len(self.batch_shape):
-            raise IndexError(f"too many indices for the batch shape {self.batch_shape}")
-        dots = any(part is Ellipsis for part in index)
-
-        def pick(leaf: jax.Array, event_axes: int) -> jax.Array:
-            whole = (slice(None),) * event_axes if dots else ()
-            return jnp.asarray(leaf).at[(*index, *whole)].get(mode="fill", fill_value=jnp.nan)
-
-        leaves = [pick(self.logits, 1), pick(self.means, 2), pick(self.scales, 2)]
-        return self.tree_unflatten(None, leaves)
-
-    def __len__(self) -> int:
-        """Length of the first batch axis."""
-        if not self.batch_shape:
-            raise TypeError("a mixture without batch axes has no length")
-        return self.batch_shape[0]
-
-    def __iter__(self) -> Iterator[GaussianMixture]:
-        """The mixtures along the first batch axis."""
-        if not self.batch_shape:
-            raise TypeError("iteration over a mixture without batch axes")
-        return (self[position] for position in range(len(self)))
+        return -jnp.sum(0.5 * z**2 + jnp.log(self.scales), axis=-1) - 0.5 * self.dim * LOG_2PI
 
     def affine(self, shift: ArrayLike, scale: ArrayLike) -> GaussianMixture:
         """The mixture of `shift + scale * y`: the same, in other units of the targets.
@@ -411,22 +219,10 @@ class GaussianMixture:
         )
 
     @property
-    def mean(self) -> Float[Array, "*batch {self.dim}"]:
-        """Mean of the mixture, shape `(..., D)`."""
-        return jnp.sum(self.weights[..., None] * self.means, axis=-2)
-
-    @property
     def variance(self) -> Float[Array, "*batch {self.dim}"]:
         """Variance of each coordinate (law of total variance), shape `(..., D)`."""
         spread = self.means - self.mean[..., None, :]
         return jnp.sum(self.weights[..., None] * (self.scales**2 + spread**2), axis=-2)
-
-    @property
-    def weight_entropy(self) -> Float[Array, "*batch"]:
-        """Entropy `H(pi)` of the weights in nats, shape `(...)`; at most `log K`."""
-        weights = self.weights
-        log = jnp.where(weights > 0, self.log_weights, 0.0)  # 0 log 0 = 0
-        return -jnp.sum(weights * log, axis=-1)
 
     def marginal(self, dims: int | Sequence[int]) -> GaussianMixture:
         """The mixture of some coordinates of a target, the others integrated out.
@@ -446,68 +242,16 @@ class GaussianMixture:
             >>> mixture.marginal([0, 2]).scales.tolist()
             [[1.0, 4.0]]
         """
-        columns = np.atleast_1d(np.asarray(dims))
-        if (
-            columns.ndim != 1
-            or columns.size == 0
-            or not np.issubdtype(columns.dtype, np.integer)
-            or not all(-self.dim <= d < self.dim for d in columns)
-        ):
-            raise ValueError(
-                f"dims must name coordinates from {-self.dim} to {self.dim - 1}, got {dims}"
-            )
-        if len({int(d) % self.dim for d in columns}) < columns.size:
-            raise ValueError(f"dims must name each coordinate of the {self.dim} once, got {dims}")
+        columns = self._columns(dims)
         return dataclasses.replace(
             self, means=self.means[..., columns], scales=self.scales[..., columns]
         )
 
-    def _targets(self, y: ArrayLike) -> jax.Array:
-        """Return `y` as an array in the mixture's dtype after checking its shape."""
-        y = real_array("y", y)
-        self._check_dim(y)
-        try:
-            jnp.broadcast_shapes(y.shape[:-1], self.batch_shape)
-        except ValueError:
-            raise ValueError(
-                f"the leading axes of y, {y.shape[:-1]}, must broadcast against those of the "
-                f"mixture, {self.batch_shape}"
-            ) from None
-        return y.astype(jnp.result_type(y, self.means))
-
-    def _check_dim(self, y: jax.Array) -> None:
-        if y.ndim == 0 or y.shape[-1] != self.dim:
-            hint = "; give it an axis, y[..., None], for D = 1" if self._lacks_axis(y) else ""
-            raise ValueError(
-                f"y must have shape (..., D) with D = {self.dim}, the dimension of the mixture, "
-                f"got shape {y.shape}{hint}"
-            )
-
-    def _lacks_axis(self, y: jax.Array) -> bool:
-        return self.dim == 1 and y.shape == self.batch_shape
+    def _deviations(self, index: jax.Array, noise: jax.Array) -> jax.Array:
+        return self.scales.reshape(-1, self.dim)[index] * noise
 
 
-def _to_state(mixture: GaussianMixture) -> dict[str, Any]:
-    return dict(vars(mixture))
-
-
-def _from_state(mixture: GaussianMixture, state: Mapping[str, Any]) -> GaussianMixture:
-    """Restore what `_to_state` gave, without checks: gradients are saved too."""
-    if state.keys() != vars(mixture).keys():
-        raise ValueError(
-            f"a saved GaussianMixture must have {', '.join(vars(mixture))}, got {', '.join(state)}"
-        )
-    return mixture.tree_unflatten(None, [jnp.asarray(state[name]) for name in vars(mixture)])
-
-
-flax.serialization.register_serialization_state(GaussianMixture, _to_state, _from_state)
-with contextlib.suppress(ValueError):  # the name is taken when this module is reloaded
-    jax.export.register_pytree_node_serialization(
-        GaussianMixture,
-        serialized_name="ngem_tutorial.GaussianMixture",
-        serialize_auxdata=lambda _: b"",
-        deserialize_auxdata=lambda _: None,
-    )
+register(GaussianMixture)
 
 
 def check_mixture(mixture: object) -> None:
@@ -535,33 +279,6 @@ def check_mixture(mixture: object) -> None:
     raise ValueError(f"mixture must be a GaussianMixture, got {got}{hint}")
 
 
-@jax.custom_jvp
-def _without_gradient(logits: jax.Array) -> jax.Array:
-    return logits
-
-
-@_without_gradient.defjvp
-def _refuse(primals: Any, tangents: Any) -> Any:
-    raise TypeError(
-        "samples have no gradient with respect to the logits: which component is drawn does not "
-        "depend on them smoothly. For the gradient with respect to means and scales alone stop "
-        "that of the logits, dataclasses.replace(mixture, logits=jax.lax.stop_gradient("
-        "mixture.logits)); for that of an expectation sum over the components, by their weights."
-    )
-
-
-def _positive(number: np.ndarray) -> np.ndarray:
-    return (number > 0) & np.isfinite(number)
-
-
-def _natural(number: np.ndarray) -> np.ndarray:
-    return (number >= 0) & (number == np.floor(number))
-
-
-def _at_least_float32(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    return dtype if dtype.itemsize >= 4 else np.dtype(np.float32)
-
-
 def _probably_meant(batch: tuple[int, ...], of_targets: tuple[int, ...]) -> str:
     """What a pair of unequal batch shapes comes from, as the end of an error."""
     for name, long, short in (("mixture", batch, of_targets), ("targets", of_targets, batch)):
@@ -576,36 +293,12 @@ def _probably_meant(batch: tuple[int, ...], of_targets: tuple[int, ...]) -> str:
     return ""
 
 
-def _check_shapes(logits: jax.Array, means: jax.Array, scales: jax.Array) -> None:
-    if means.ndim < 2 or 0 in means.shape[-2:]:
-        raise ValueError(f"means must have shape (..., K, D), K and D >= 1, got {means.shape}")
-    if logits.shape != means.shape[:-1]:
-        raise ValueError(
-            f"logits must have shape (..., K) = {means.shape[:-1]} to fit the means of shape "
-            f"{means.shape}, got {logits.shape}"
-        )
+def _check_scales(scales: jax.Array, means: jax.Array) -> None:
     if scales.shape != means.shape:
         raise ValueError(
             f"scales must have the shape of the means, {means.shape}, got {scales.shape}"
         )
-
-
-def _check_values(logits: jax.Array, means: jax.Array, scales: jax.Array) -> None:
-    """Check the values where they are known; under a transformation they are not.
-
-    In NumPy: under `jax.jit` every operation of JAX is traced, also one on known values.
-    """
-    for name, array in (("logits", logits), ("means", means), ("scales", scales)):
-        if isinstance(array, jax.core.Tracer):
-            continue
-        values = np.asarray(array)
-        finite = np.isfinite(values)
-        if not finite.all():
-            raise ValueError(f"{name} must be finite, got {_first(values, ~finite)}")
-        if name == "scales" and not (values > 0).all():
-            raise ValueError(f"scales must be positive, got {_first(values, values <= 0)}")
-
-
-def _first(values: np.ndarray, bad: np.ndarray) -> str:
-    index = tuple(int(i) for i in np.argwhere(bad)[0])
-    return f"{values[index]!s}" + (f" at {index}" if index else "")
+    if not isinstance(scales, jax.core.Tracer):
+        values = np.asarray(scales)
+        if (values <= 0).any():  # what is not finite is found with the other parameters
+            raise ValueError(f"scales must be positive, got {first(values, values <= 0)}")

@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from rich import progress as rich_progress
 from rich.console import Console
 
-__all__ = ["progress_bar", "quiet"]
+__all__ = ["progress_bar", "quiet", "shows_progress"]
 
 _QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
 
@@ -30,6 +30,21 @@ def quiet() -> Iterator[None]:
         _QUIET.reset(token)
 
 
+def shows_progress(show: bool | None) -> bool:
+    """Say whether to show a bar.
+
+    Args:
+        show: None: where the output is a terminal and `NGEM_PROGRESS` is not 0.
+
+    Returns:
+        Whether to.
+    """
+    if show is None:
+        switched_off = _QUIET.get() or os.environ.get("NGEM_PROGRESS") == "0"
+        return sys.stderr.isatty() and not switched_off
+    return show
+
+
 @contextmanager
 def progress_bar(show: bool | None, label: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show a bar on the standard error, with the time that is left.
@@ -42,10 +57,7 @@ def progress_bar(show: bool | None, label: str, total: int) -> Iterator[Callable
     Yields:
         A function to move the bar on by a number of updates.
     """
-    if show is None:
-        switched_off = _QUIET.get() or os.environ.get("NGEM_PROGRESS") == "0"
-        show = sys.stderr.isatty() and not switched_off
-    if show:
+    if shows_progress(show):
         with _bar(label, total) as advance:
             yield advance
     else:
