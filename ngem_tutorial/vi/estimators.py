@@ -1,0 +1,214 @@
+"""Module 1: estimates of the natural gradient of a component, from weighted samples.
+
+For component `o` and `rho(x) = log p~(x) - tau log q(x)` the natural gradient has two parts,
+`g = E_o[grad rho]` and `G = -E_o[hess rho]`. Both are returned whitened, in the coordinates
+`z = L^-1 (x - mu)` in which the component is a standard Gaussian: `L^T g` and `L^T G L`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from ngem_tutorial._typing import Array, Float
+from ngem_tutorial.vi.gaussians import Gaussians
+
+__all__ = ["CHOICES", "Estimate", "Estimator", "More", "Samples", "Stein"]
+
+
+class Samples(NamedTuple):
+    """Samples and what an estimator reads of them; those that do not count have weight zero."""
+
+    x: Float[Array, "n d"]
+    """The samples, shape `(n, d)`."""
+    rho: Float[Array, " n"]
+    """`log p~ - tau log q`, shape `(n,)`."""
+    gradient: Float[Array, "n d"]
+    """Gradient of the log target, shape `(n, d)`; `(n, 0)` where it is not needed."""
+    responsibilities: Float[Array, "n C"]
+    """Of the components under the whole mixture, shape `(n, C)`."""
+    weights: Float[Array, "n C"]
+    """Importance weights of the samples for each component, each column summing to one."""
+    first: Array
+    """Row of the first sample; the rows are a ring."""
+    number: Array
+    """How many rows from the first one on hold samples."""
+
+    def sum(self, function: Callable[[Samples], Estimate], chunk: int, like: Estimate) -> Estimate:
+        """Sum a function of `chunk` samples at a time over the samples that there are.
+
+        The memory that it takes is that of a chunk, the time that of the samples there are.
+        """
+        rows = self.x.shape[0]
+        arrays = self[:5]
+
+        def body(j: jax.Array, total: Estimate) -> Estimate:
+            offset = j * chunk + jnp.arange(chunk)
+            index = (self.first + offset) % rows
+            x, rho, gradient, responsibilities, weights = (array[index] for array in arrays)
+            weights = jnp.where((offset < self.number)[:, None], weights, 0.0)
+            part = self._replace(
+                x=x, rho=rho, gradient=gradient, responsibilities=responsibilities, weights=weights
+            )
+            return jax.tree.map(jnp.add, total, function(part))
+
+        return jax.lax.fori_loop(0, -(-self.number // chunk), body, like)
+
+
+class Estimate(NamedTuple):
+    """An estimate for each component, whitened."""
+
+    gradient: Float[Array, "C d"]
+    """`L^T g`, shape `(C, d)`."""
+    curvature: Float[Array, "C d d"]
+    """`L^T G L`, symmetric, shape `(C, d, d)`."""
+
+
+@dataclass(frozen=True)
+class Stein:
+    """`S`: of first order, by Stein's lemma, from the gradients of the target.
+
+    `g = sum a grad rho` and `G = -sym(sum a S^-1 (x - mu) grad rho^T)`, with self-normalised
+    importance weights `a`. Its error falls with the square root of the number of samples.
+    """
+
+    uses_gradient: ClassVar[bool] = True
+
+    def __call__(
+        self,
+        samples: Samples,
+        gaussians: Gaussians,
+        factors: jax.Array,
+        temperature: jax.Array,
+        ridge: jax.Array,
+        chunk: int,
+    ) -> tuple[Estimate, jax.Array]:
+        """Estimate the natural gradient of each component.
+
+        Args:
+            samples: weighted for each component.
+            gaussians: the components.
+            factors: their Cholesky factors, shape `(C, d, d)`.
+            temperature: `tau`.
+            ridge: is handed back.
+            chunk: how many samples are looked at together.
+
+        Returns:
+            The estimate, and the ridge.
+        """
+
+        def part(samples: Samples) -> Estimate:
+            z = gaussians.standardize(samples.x)
+            # grad log q = -sum_o r_o S_o^-1 (x - mu_o)
+            pull = jnp.einsum("cij,cni,nc->nj", gaussians.inverses, z, samples.responsibilities)
+            slope = samples.gradient + temperature * pull
+            weighted = samples.weights.T[:, :, None] * z
+            return Estimate(samples.weights.T @ slope, jnp.einsum("cni,nj->cij", weighted, slope))
+
+        size, dim = gaussians.means.shape
+        zeros = Estimate(
+            jnp.zeros((size, dim), samples.x.dtype), jnp.zeros((size, dim, dim), samples.x.dtype)
+        )
+        total = samples.sum(part, chunk, zeros)
+        outer = total.curvature @ factors  # sum a z h^T with h = L^T grad rho
+        gradient = jnp.einsum("cji,cj->ci", factors, total.gradient)
+        return Estimate(gradient, -0.5 * (outer + jnp.swapaxes(outer, -1, -2))), ridge
+
+
+@dataclass(frozen=True)
+class More:
+    """`Z`: of order zero, by regression of `rho` on quadratic functions (MORE).
+
+    The fit is by weighted least squares in the features `1, z, z z^T` with a ridge on all but the
+    constant. It needs values of the target only, and about as many samples for each component as
+    there are features, `(d + 1)(d + 2) / 2`. Where the fit is not finite the ridge grows tenfold
+    for that component, up to `most`, and its update is refused; otherwise it is halved.
+    """
+
+    least: float = 1e-12
+    """The ridge that it starts with, and its least."""
+    most: float = 1e-6
+    """The largest ridge."""
+    samples: int = 512
+    """For each component those samples are used that have the largest weights, this many."""
+
+    uses_gradient: ClassVar[bool] = False
+
+    def __call__(
+        self,
+        samples: Samples,
+        gaussians: Gaussians,
+        factors: jax.Array,
+        temperature: jax.Array,
+        ridge: jax.Array,
+        chunk: int,
+    ) -> tuple[Estimate, jax.Array]:
+        """Estimate the natural gradient of each component.
+
+        Args:
+            samples: weighted for each component.
+            gaussians: the components.
+            factors: their Cholesky factors, shape `(C, d, d)`.
+            temperature: is in `rho` already.
+            ridge: for each component, shape `(C,)`.
+            chunk: is not needed: the components are taken one after another.
+
+        Returns:
+            The estimate, and the ridge for the next one.
+        """
+        number = min(self.samples, samples.x.shape[0])
+
+        def one(component: tuple[jax.Array, ...]) -> Estimate:
+            # A place without a component has no weights, and costs nothing.
+            return jax.lax.cond(component[2].any(), fitted, nothing, component)
+
+        def nothing(component: tuple[jax.Array, ...]) -> Estimate:
+            mean, inverse = component[:2]
+            return Estimate(jnp.full_like(mean, jnp.nan), jnp.full_like(inverse, jnp.nan))
+
+        def fitted(component: tuple[jax.Array, ...]) -> Estimate:
+            mean, inverse, weights, strength = component
+            heaviest, rows = jax.lax.top_k(weights, number)
+            z = (samples.x[rows] - mean) @ inverse.T
+            return _quadratic_fit(z, samples.rho[rows], heaviest, strength)
+
+        columns = gaussians.means, gaussians.inverses, samples.weights.T, ridge
+        estimate = jax.lax.map(one, columns)
+        finite = jnp.isfinite(estimate.gradient).all(-1) & jnp.isfinite(estimate.curvature).all(
+            (-2, -1)
+        )
+        halved = jnp.maximum(0.5 * ridge, self.least)
+        return estimate, jnp.where(finite, halved, jnp.minimum(10.0 * ridge, self.most))
+
+
+def _quadratic_fit(z: jax.Array, rho: jax.Array, weights: jax.Array, ridge: jax.Array) -> Estimate:
+    """Fit `rho` by `c + v.z - z.M.z / 2`; the gradient at `z = 0` is `v`, the curvature `M`.
+
+    The least-squares problem is solved by the QR decomposition of the features with the ridge
+    below them: the normal equations would lose half of the digits.
+    """
+    dim = z.shape[-1]
+    i, j = jnp.tril_indices(dim)
+    features = jnp.concatenate([z, z[:, i] * z[:, j]], axis=1)
+    root = jnp.sqrt(weights / jnp.sum(weights))[:, None]
+    # The constant is not penalised: it is the same to take the weighted means off first.
+    mean = jnp.sum(root**2 * features, axis=0)
+    level = jnp.sum(root[:, 0] ** 2 * rho)
+    size = features.shape[1]
+    below = jnp.sqrt(ridge) * jnp.eye(size, dtype=z.dtype)
+    matrix = jnp.concatenate([root * (features - mean), below])
+    target = jnp.concatenate([root[:, 0] * (rho - level), jnp.zeros(size, z.dtype)])
+    q, r = jnp.linalg.qr(matrix)
+    found = jax.scipy.linalg.solve_triangular(r, q.T @ target)
+    slope, products = found[:dim], found[dim:]
+    quadratic = jnp.zeros((dim, dim), z.dtype).at[i, j].set(products)
+    return Estimate(slope, -(quadratic + quadratic.T))
+
+
+Estimator: TypeAlias = Stein | More
+CHOICES: dict[str, Estimator] = {"S": Stein(), "Z": More()}
+"""The letters of this module."""
