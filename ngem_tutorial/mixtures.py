@@ -20,8 +20,8 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from ngem_tutorial._checks import check_number, check_values, real_array
-from ngem_tutorial._typing import Array, ArrayLike, Float, Int, Nested
+from ngem_tutorial._checks import check_number, check_values, described, real_array
+from ngem_tutorial._typing import Array, ArrayLike, Float, Int, Scalar
 
 __all__ = ["GaussianMixture", "LEAST_LOG_WEIGHT", "check_mixture"]
 
@@ -71,7 +71,7 @@ class GaussianMixture:
     means: Array
     scales: Array
 
-    def __init__(self, logits: Nested, means: Nested, scales: Nested) -> None:
+    def __init__(self, logits: ArrayLike, means: ArrayLike, scales: ArrayLike) -> None:
         """Convert the parameters to floating-point arrays of one dtype and check them."""
         names = ("logits", "means", "scales")
         arrays = [real_array(*part) for part in zip(names, (logits, means, scales), strict=True)]
@@ -103,7 +103,9 @@ class GaussianMixture:
         return mixture
 
     @classmethod
-    def from_weights(cls, weights: Nested, means: Nested, scales: Nested) -> GaussianMixture:
+    def from_weights(
+        cls, weights: ArrayLike, means: ArrayLike, scales: ArrayLike
+    ) -> GaussianMixture:
         """The mixture with given weights, in the place of logits.
 
         Args:
@@ -269,7 +271,7 @@ class GaussianMixture:
         return jnp.exp(self.log_responsibilities(y))
 
     def sample(
-        self, key: jax.Array, shape: int | Sequence[int] = (), *, temperature: ArrayLike = 1.0
+        self, key: jax.Array, shape: int | Sequence[int] = (), *, temperature: Scalar = 1.0
     ) -> Float[Array, "*shape {self.dim}"]:
         """Draw targets.
 
@@ -300,7 +302,7 @@ class GaussianMixture:
         return self.sample_with_components(key, shape, temperature=temperature)[0]
 
     def sample_with_components(
-        self, key: jax.Array, shape: int | Sequence[int] = (), *, temperature: ArrayLike = 1.0
+        self, key: jax.Array, shape: int | Sequence[int] = (), *, temperature: Scalar = 1.0
     ) -> tuple[Float[Array, "*shape {self.dim}"], Int[Array, "*shape"]]:
         """Draw targets, and say which component each is from.
 
@@ -397,7 +399,8 @@ class GaussianMixture:
             >>> fahrenheit.means.tolist(), fahrenheit.scales.tolist()
             ([[68.0]], [[9.0]])
         """
-        for name, value in (("shift", shift), ("scale", scale)):
+        values: dict[str, Any] = {"shift": shift, "scale": scale}
+        for name, value in values.items():
             if np.shape(value) not in ((), (self.dim,)):
                 raise ValueError(
                     f"{name} must be a number or have shape (D,) = ({self.dim},), got shape "
@@ -528,7 +531,8 @@ def check_mixture(mixture: object) -> None:
     kind = type(mixture)
     library = kind.__module__.partition(".")[0]
     converters = {"numpyro": "numpyro", "distrax": "distrax", "tensorflow_probability": "tfp"}
-    got, hint = kind.__name__, ""
+    array = isinstance(mixture, jax.Array | np.ndarray)
+    got, hint = described(mixture) if array else kind.__name__, ""
     if library in converters:
         got = f"{library}'s {got}"
         hint = f"; ngem_tutorial.interop.from_{converters[library]} converts it"
