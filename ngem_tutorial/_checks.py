@@ -18,6 +18,7 @@ __all__ = [
     "check_choice",
     "check_integers",
     "check_number",
+    "check_objective",
     "check_options",
     "check_values",
     "check_whole",
@@ -231,6 +232,27 @@ def accepts(function: Callable[..., Any], number: int, *names: str) -> bool:
     except TypeError:
         return False
     return True
+
+
+def check_objective(objective: Any, wanted: str, methods: Iterable[str] = ()) -> None:
+    """Check that an argument is an objective.
+
+    Args:
+        objective: what it is.
+        wanted: what it may be, in words.
+        methods: names that `get_method` takes.
+
+    Raises:
+        ValueError: if it is something else, such as the name of a method, or takes other arguments.
+    """
+    if callable(objective) and not isinstance(objective, type):
+        options = (name for name in ("unit", "relaxation") if takes(objective, name))
+        if accepts(objective, 2, *options):
+            return
+    hint = ""
+    if isinstance(objective, str) and objective in methods:
+        hint = f", a name: get_method({objective!r}) is the method"
+    raise ValueError(f"objective must be {wanted}, got {described(objective)}{hint}")
 
 
 def described(value: Any) -> str:

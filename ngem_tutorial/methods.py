@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, get_args, get_type_hints
 import optax
 
 from ngem_tutorial import variants
-from ngem_tutorial._checks import accepts, check_choice, described, takes
+from ngem_tutorial._checks import check_choice, check_objective, described, takes
 from ngem_tutorial.fisher import Coordinate
 from ngem_tutorial.objectives import Objective, ngem, nll, relaxation_schedule, sgem
 from ngem_tutorial.variants import Variant
@@ -50,7 +50,7 @@ class Method:
 
     def __post_init__(self) -> None:
         """Check the unit, and that the objective takes what it is to be called with."""
-        check_objective(self.objective)
+        check_objective(self.objective, "a function of a mixture and targets")
         if self.schedule is not None and not callable(self.schedule):
             raise ValueError(
                 "schedule must be a function of the number of updates of a training, such as "
@@ -62,26 +62,6 @@ class Method:
             if is_given and not takes(self.objective, name):
                 what = "unit must be 'target'" if name == "unit" else "schedule must be None"
                 raise ValueError(f"{what}: the objective of {self.name!r} takes no {name}")
-
-
-def check_objective(objective: Any, wanted: str = "a function of a mixture and targets") -> None:
-    """Check that an argument is an objective.
-
-    Args:
-        objective: what it is.
-        wanted: in words.
-
-    Raises:
-        ValueError: if it is something else, such as the name of a method, or takes other arguments.
-    """
-    if callable(objective) and not isinstance(objective, type):
-        options = (name for name in ("unit", "relaxation") if takes(objective, name))
-        if accepts(objective, 2, *options):
-            return
-    hint = ""
-    if isinstance(objective, str) and objective in METHODS:
-        hint = f", a name: get_method({objective!r}) is the method"
-    raise ValueError(f"objective must be {wanted}, got {described(objective)}{hint}")
 
 
 METHODS: Final[dict[str, Method]] = {

@@ -11,9 +11,16 @@ import numpy as np
 import optax
 from flax import nnx
 
-from ngem_tutorial._checks import accepts, check_number, check_whole, described, takes
+from ngem_tutorial._checks import (
+    accepts,
+    check_number,
+    check_objective,
+    check_whole,
+    described,
+    takes,
+)
 from ngem_tutorial._training.data import Data, make_data
-from ngem_tutorial.methods import Method, check_objective
+from ngem_tutorial.methods import METHODS, Method
 from ngem_tutorial.objectives import Objective, RelaxationSchedule
 from ngem_tutorial.optimizers import OPTIMIZERS
 
@@ -70,7 +77,7 @@ def to_method(objective: Any) -> Method:
     """
     if isinstance(objective, Method):
         return objective
-    check_objective(objective, "a function of a mixture and targets, or a Method")
+    check_objective(objective, "a function of a mixture and targets, or a Method", METHODS)
     return Method(getattr(objective, "__name__", "objective"), objective)
 
 
