@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
         default=5,
         help="runs of each method in the demonstration (default: %(default)s)",
     )
-    commands = parser.add_subparsers(dest="command", metavar="command")
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="[command]")
     reproduce = commands.add_parser(
         "reproduce",
         help="run the experiments of the paper, or what is left of them, and compare",

@@ -10,15 +10,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+
+from ngem_tutorial._typing import Scalar
 
 __all__ = [
+    "accepts",
     "check_choice",
     "check_integers",
     "check_number",
+    "check_objective",
     "check_options",
     "check_values",
     "check_whole",
+    "described",
     "real_array",
     "takes",
     "to_arrays",
@@ -78,7 +82,7 @@ def check_values(
         return
     array = np.asarray(value)
     if not jnp.issubdtype(array.dtype, jnp.number):
-        raise ValueError(f"{name} must be {wanted}, got {value!r}")
+        raise ValueError(f"{name} must be {wanted}, got {described(value)}")
     good = np.asarray(holds(array))
     if not good.all():
         where = f" at {tuple(map(int, np.argwhere(~good)[0]))}" if array.ndim else ""
@@ -206,12 +210,76 @@ def takes(function: Callable[..., Any], name: str) -> bool:
     return name in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
+def accepts(function: Callable[..., Any], number: int, *names: str) -> bool:
+    """Say whether a function can be called with so many arguments by position, others by name.
+
+    Args:
+        function: anything that can be called, a class too.
+        number: of the arguments by position.
+        names: of the others.
+
+    Returns:
+        Whether it can; True if that cannot be found out.
+    """
+    try:
+        # The signature of a Flax class is that of its metaclass, which takes anything.
+        is_class = isinstance(function, type)
+        signature = inspect.signature(function.__init__ if is_class else function)
+    except (TypeError, ValueError):
+        return True
+    try:
+        signature.bind(*range(number + is_class), **dict.fromkeys(names))
+    except TypeError:
+        return False
+    return True
+
+
+def check_objective(objective: Any, wanted: str, methods: Iterable[str] = ()) -> None:
+    """Check that an argument is an objective.
+
+    Args:
+        objective: what it is.
+        wanted: what it may be, in words.
+        methods: names that `get_method` takes.
+
+    Raises:
+        ValueError: if it is something else, such as the name of a method, or takes other arguments.
+    """
+    if callable(objective) and not isinstance(objective, type):
+        options = (name for name in ("unit", "relaxation") if takes(objective, name))
+        if accepts(objective, 2, *options):
+            return
+    hint = ""
+    if isinstance(objective, str) and objective in methods:
+        hint = f", a name: get_method({objective!r}) is the method"
+    raise ValueError(f"objective must be {wanted}, got {described(objective)}{hint}")
+
+
+def described(value: Any) -> str:
+    """Return what an error says about a value that is none of those that were wanted.
+
+    Args:
+        value: anything.
+
+    Returns:
+        Its kind and name, or the shape of an array; the value itself if that is short.
+    """
+    if isinstance(value, jax.Array | np.ndarray | jax.ShapeDtypeStruct):
+        return f"an array of shape {value.shape}"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if inspect.isroutine(value):
+        return "a function" if value.__name__ == "<lambda>" else f"the function {value.__name__}"
+    text = repr(value)
+    return text if len(text) <= 60 and "\n" not in text else f"a {type(value).__name__}"
+
+
 def check_options(
     dim: int,
     *,
-    unit: ArrayLike = 1.0,
-    relaxation: ArrayLike = 0.0,
-    damping: ArrayLike = 1.0,
+    unit: Any = 1.0,
+    relaxation: Scalar = 0.0,
+    damping: Scalar = 1.0,
 ) -> None:
     """Check the options of a natural gradient, their values where they are known.
 
@@ -224,9 +292,14 @@ def check_options(
     Raises:
         ValueError: if an option has another shape or is out of range.
     """
-    if jnp.shape(unit) not in ((), (dim,)):
+    if callable(unit) or (isinstance(unit, str) and unit == "batch"):
         raise ValueError(
-            f"unit must be a number or have shape (D,) = ({dim},), got shape {jnp.shape(unit)}"
+            f"unit must be a number or have shape (D,) = ({dim},), got {described(unit)}: for the "
+            "unit of a batch's mixtures pass its value, unit=scale_unit(mixture)"
+        )
+    if np.shape(unit) not in ((), (dim,)):
+        raise ValueError(
+            f"unit must be a number or have shape (D,) = ({dim},), got shape {np.shape(unit)}"
         )
     check_values("unit", unit, "positive and finite", lambda u: (u > 0) & np.isfinite(u))
     if callable(relaxation):

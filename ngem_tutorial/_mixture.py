@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ngem_tutorial._checks import check_number, check_values, real_array
-from ngem_tutorial._typing import Array, ArrayLike, Float, Int, Nested
+from ngem_tutorial._typing import Array, ArrayLike, Float, Int, Scalar
 
 __all__ = [
     "LOG_2PI",
@@ -45,7 +45,7 @@ class Mixture:
     logits: Array
     means: Array
 
-    def _set(self, **parameters: Nested) -> None:
+    def _set(self, **parameters: ArrayLike) -> None:
         """Convert the parameters to floating-point arrays of one dtype, and keep them."""
         arrays = {name: real_array(name, value) for name, value in parameters.items()}
         dtypes = {array.dtype for array in arrays.values()}
@@ -158,7 +158,7 @@ class Mixture:
         return jnp.exp(self.log_responsibilities(y))
 
     def sample(
-        self, key: jax.Array, shape: int | Sequence[int] = (), *, temperature: ArrayLike = 1.0
+        self, key: jax.Array, shape: int | Sequence[int] = (), *, temperature: Scalar = 1.0
     ) -> Float[Array, "*shape {self.dim}"]:
         """Draw targets.
 
@@ -189,7 +189,7 @@ class Mixture:
         return self.sample_with_components(key, shape, temperature=temperature)[0]
 
     def sample_with_components(
-        self, key: jax.Array, shape: int | Sequence[int] = (), *, temperature: ArrayLike = 1.0
+        self, key: jax.Array, shape: int | Sequence[int] = (), *, temperature: Scalar = 1.0
     ) -> tuple[Float[Array, "*shape {self.dim}"], Int[Array, "*shape"]]:
         """Draw targets, and say which component each is from.
 

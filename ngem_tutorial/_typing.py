@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from jax import Array
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike as JaxArrayLike
 
 __all__ = [
     "Array",
@@ -22,13 +22,16 @@ __all__ = [
     "Float32",
     "Int",
     "Int32",
-    "Nested",
     "Num",
+    "Scalar",
     "Shaped",
 ]
 
-Nested: TypeAlias = ArrayLike | Sequence["Nested"]
+ArrayLike: TypeAlias = JaxArrayLike | Sequence["ArrayLike"]
 """An array, a number, or lists of them as `jax.numpy.asarray` takes them."""
+
+Scalar: TypeAlias = JaxArrayLike
+"""A number, or an array of shape `()`."""
 
 if TYPE_CHECKING:
     from typing import Annotated as Bool

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ngem_tutorial._checks import check_number, check_values, check_whole, real_array
-from ngem_tutorial._typing import Array, ArrayLike, Float
+from ngem_tutorial._typing import Array, ArrayLike, Float, Scalar
 from ngem_tutorial.mixtures import GaussianMixture, check_mixture
 
 __all__ = ["em_step", "gradient_em_step", "iterate", "natural_gradient_em_step"]
@@ -52,7 +52,7 @@ def em_step(
 
 
 def natural_gradient_em_step(
-    mixture: GaussianMixture, y: ArrayLike, *, learning_rate: ArrayLike, min_scale: ArrayLike = 0.0
+    mixture: GaussianMixture, y: ArrayLike, *, learning_rate: Scalar, min_scale: ArrayLike = 0.0
 ) -> GaussianMixture:
     r"""A natural gradient step on the log-likelihood in mean parameters.
 
@@ -103,7 +103,7 @@ def natural_gradient_em_step(
 
 
 def gradient_em_step(
-    mixture: GaussianMixture, y: ArrayLike, *, learning_rate: ArrayLike
+    mixture: GaussianMixture, y: ArrayLike, *, learning_rate: Scalar
 ) -> GaussianMixture:
     """A gradient step on the M-step objective: generalised EM.
 

@@ -23,7 +23,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from ngem_tutorial._checks import check_choice, check_number, check_options, check_values
-from ngem_tutorial._typing import Array, ArrayLike, Float, Num
+from ngem_tutorial._typing import Array, ArrayLike, Float, Num, Scalar
 from ngem_tutorial.mixtures import GaussianMixture, check_mixture
 
 __all__ = [
@@ -97,7 +97,7 @@ def logits_reflexive_inverse(weights: Num[ArrayLike, "*batch K"]) -> Float[Array
 
 
 def solve_damped_categorical_fisher(
-    weights: Num[ArrayLike, "*batch K"], gradient: Num[ArrayLike, "*batch K"], damping: ArrayLike
+    weights: Num[ArrayLike, "*batch K"], gradient: Num[ArrayLike, "*batch K"], damping: Scalar
 ) -> Float[Array, "*batch K"]:
     """Solve `(diag(pi) - pi pi^T + damping I) x = gradient` by the Sherman-Morrison formula.
 
@@ -215,7 +215,7 @@ class EStep(NamedTuple):
     """`rho / pi`, shape `(..., K)`; it saturates at the root of the largest float."""
 
 
-def relaxed_e_step(mixture: GaussianMixture, y: ArrayLike, relaxation: ArrayLike = 0.0) -> EStep:
+def relaxed_e_step(mixture: GaussianMixture, y: ArrayLike, relaxation: Scalar = 0.0) -> EStep:
     """The E-step with each component given a share of every target.
 
     Args:
@@ -250,8 +250,8 @@ def natural_gradient(
     y: ArrayLike,
     *,
     unit: ArrayLike = 1.0,
-    relaxation: ArrayLike = 0.0,
-    damping: ArrayLike = 0.25,
+    relaxation: Scalar = 0.0,
+    damping: Scalar = 0.25,
 ) -> GaussianMixture:
     r"""The gradient of damped nGEM: what `objectives.ngem` sends back through a network.
 

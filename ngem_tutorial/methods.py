@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, get_args, get_type_hints
 import optax
 
 from ngem_tutorial import variants
-from ngem_tutorial._checks import check_choice, takes
+from ngem_tutorial._checks import check_choice, check_objective, described, takes
 from ngem_tutorial.fisher import Coordinate
 from ngem_tutorial.objectives import Objective, ngem, nll, relaxation_schedule, sgem
 from ngem_tutorial.variants import Variant
@@ -31,7 +31,8 @@ class Method:
             mixtures, or `"target"`, nothing, so that means are measured in the targets' own units.
 
     Raises:
-        ValueError: if `unit` is neither, or the objective takes no unit or no relaxation.
+        ValueError: if `unit` is neither, the objective is no function of a mixture and targets or
+            takes no unit or no relaxation, or the schedule is no function.
 
     Example:
         >>> from ngem_tutorial import METHODS, Method, nll, relaxation_schedule, variants
@@ -49,6 +50,12 @@ class Method:
 
     def __post_init__(self) -> None:
         """Check the unit, and that the objective takes what it is to be called with."""
+        check_objective(self.objective, "a function of a mixture and targets")
+        if self.schedule is not None and not callable(self.schedule):
+            raise ValueError(
+                "schedule must be a function of the number of updates of a training, such as "
+                f"relaxation_schedule, or None, got {described(self.schedule)}"
+            )
         check_choice("unit", self.unit, get_args(get_type_hints(type(self))["unit"]))
         given = {"unit": self.unit == "batch", "relaxation": self.schedule is not None}
         for name, is_given in given.items():

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ngem_tutorial._checks import check_values, real_array
+from ngem_tutorial._checks import check_values, described, real_array
 from ngem_tutorial._mixture import (
     LOG_2PI,
     Mixture,
@@ -26,7 +26,7 @@ from ngem_tutorial._mixture import (
     first,
     register,
 )
-from ngem_tutorial._typing import Array, ArrayLike, Float, Nested
+from ngem_tutorial._typing import Array, ArrayLike, Float
 
 __all__ = ["GaussianMixture", "LEAST_LOG_WEIGHT", "check_mixture"]
 
@@ -76,7 +76,7 @@ class GaussianMixture(Mixture):
     means: Array
     scales: Array
 
-    def __init__(self, logits: Nested, means: Nested, scales: Nested) -> None:
+    def __init__(self, logits: ArrayLike, means: ArrayLike, scales: ArrayLike) -> None:
         """Convert the parameters to floating-point arrays of one dtype and check them."""
         self._set(logits=logits, means=means, scales=scales)
         check_logits(self.logits, self.means)
@@ -85,7 +85,9 @@ class GaussianMixture(Mixture):
             check_finite(name, getattr(self, name))
 
     @classmethod
-    def from_weights(cls, weights: Nested, means: Nested, scales: Nested) -> GaussianMixture:
+    def from_weights(
+        cls, weights: ArrayLike, means: ArrayLike, scales: ArrayLike
+    ) -> GaussianMixture:
         """The mixture with given weights, in the place of logits.
 
         Args:
@@ -205,7 +207,8 @@ class GaussianMixture(Mixture):
             >>> fahrenheit.means.tolist(), fahrenheit.scales.tolist()
             ([[68.0]], [[9.0]])
         """
-        for name, value in (("shift", shift), ("scale", scale)):
+        values: dict[str, Any] = {"shift": shift, "scale": scale}
+        for name, value in values.items():
             if np.shape(value) not in ((), (self.dim,)):
                 raise ValueError(
                     f"{name} must be a number or have shape (D,) = ({self.dim},), got shape "
@@ -272,7 +275,8 @@ def check_mixture(mixture: object) -> None:
     kind = type(mixture)
     library = kind.__module__.partition(".")[0]
     converters = {"numpyro": "numpyro", "distrax": "distrax", "tensorflow_probability": "tfp"}
-    got, hint = kind.__name__, ""
+    array = isinstance(mixture, jax.Array | np.ndarray)
+    got, hint = described(mixture) if array else kind.__name__, ""
     if library in converters:
         got = f"{library}'s {got}"
         hint = f"; ngem_tutorial.interop.from_{converters[library]} converts it"

@@ -12,7 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ngem_tutorial._checks import check_choice, check_values, real_array, to_arrays
+from ngem_tutorial._checks import (
+    check_choice,
+    check_number,
+    check_values,
+    check_whole,
+    described,
+    real_array,
+    to_arrays,
+)
 from ngem_tutorial._typing import Array, ArrayLike, Float
 from ngem_tutorial.fisher import Coordinate
 from ngem_tutorial.mixtures import GaussianMixture, check_mixture
@@ -82,9 +90,15 @@ class MixtureDensityNetwork(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         sizes = {"in_features": in_features, "num_components": num_components, "dim": dim}
-        for name, size in (*sizes.items(), *(("hidden", width) for width in hidden)):
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}")
+        for name, size in sizes.items():
+            check_whole(name, size, 1)
+        if np.ndim(hidden) != 1:
+            hint = f": for one hidden layer pass ({hidden},)" if isinstance(hidden, int) else ""
+            raise ValueError(
+                "hidden must be a sequence of the layers' widths, such as (64, 64), got "
+                f"{described(hidden)}{hint}"
+            )
+        hidden = [check_whole("hidden", width, 1) for width in hidden]
         for name, value, choices in (
             ("activation", activation, get_args(Activation)),
             ("trunks", trunks, (1, 2)),
@@ -93,8 +107,7 @@ class MixtureDensityNetwork(nnx.Module):
             check_choice(name, value, choices)
         if not isinstance(rngs, nnx.Rngs):
             raise ValueError(f"rngs must be random streams such as nnx.Rngs(0), got {rngs!r}")
-        if not min_scale >= 0.0:
-            raise ValueError(f"min_scale must not be negative, got {min_scale}")
+        check_number("min_scale", min_scale, "at least 0", lambda s: s >= 0)
         self.num_components, self.dim = num_components, dim
         self.activation, self.scale, self.min_scale = activation, scale, min_scale
         self.trunk = _layers((in_features, *hidden), rngs)

@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ngem_tutorial._checks import check_number, check_options, check_values
-from ngem_tutorial._typing import Array, ArrayLike, Float, Num
+from ngem_tutorial._checks import check_number, check_options, check_values, real_array
+from ngem_tutorial._typing import Array, ArrayLike, Float, Num, Scalar
 from ngem_tutorial.fisher import natural_gradient
 from ngem_tutorial.mixtures import GaussianMixture, check_mixture
 
@@ -109,8 +109,8 @@ def ngem(
     y: ArrayLike,
     *,
     unit: ArrayLike = 1.0,
-    relaxation: ArrayLike = 0.0,
-    damping: ArrayLike = 0.25,
+    relaxation: Scalar = 0.0,
+    damping: Scalar = 0.25,
 ) -> Float[Array, "*batch"]:
     r"""Damped nGEM: the value of `nll`, the gradient of `natural_gradient`.
 
@@ -276,16 +276,17 @@ def scale_unit(mixture: GaussianMixture, weights: ArrayLike | None = None) -> Fl
     log = jnp.log(scales.astype(jnp.promote_types(scales.dtype, jnp.float32)))
     if weights is None:
         return jnp.exp(jnp.mean(log, axis=tuple(range(log.ndim - 1))))
-    if jnp.shape(weights) != mixture.batch_shape:
+    given = real_array("weights", weights)
+    if given.shape != mixture.batch_shape:
         raise ValueError(
             f"weights must have the batch shape of the mixture, {mixture.batch_shape}, got shape "
-            f"{jnp.shape(weights)}"
+            f"{given.shape}"
         )
-    if jnp.asarray(weights).dtype != bool:  # a mask is all right
+    if given.dtype != bool:  # a mask is all right
         check_values(
             "weights", weights, "not negative and finite", lambda w: (w >= 0) & np.isfinite(w)
         )
-    w = jax.lax.stop_gradient(jnp.asarray(weights, log.dtype))[..., None]
+    w = jax.lax.stop_gradient(given.astype(log.dtype))[..., None]
     per_example = jnp.where(w > 0, jnp.mean(log, axis=-2), 0.0)
     batch = tuple(range(log.ndim - 2))
     total = jnp.sum(w, axis=batch)
@@ -327,7 +328,7 @@ class RelaxationSchedule:
     def __call__(self, count: Num[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
         """Return the relaxation after `count` updates."""
         if self.fraction == 0.0:
-            return jnp.zeros_like(count, float)
+            return jnp.zeros(jnp.asarray(count).shape, float)
         end = max(1, round(self.fraction * self.num_updates))
         line = optax.linear_schedule(self.initial, 0.0, end)(count)
         # By rounding the line can end on either side of zero.
@@ -361,9 +362,7 @@ def relaxation_schedule(
     return RelaxationSchedule(num_updates, initial, fraction)
 
 
-def beta_nll(
-    mixture: GaussianMixture, y: ArrayLike, beta: ArrayLike = 0.5
-) -> Float[Array, "*batch"]:
+def beta_nll(mixture: GaussianMixture, y: ArrayLike, beta: Scalar = 0.5) -> Float[Array, "*batch"]:
     r"""The beta-NLL of a single Gaussian (Seitzer et al., 2022).
 
     Each coordinate's negative log-likelihood is weighted by `sigma^(2 beta)`, held constant. With

@@ -12,7 +12,14 @@ import optax
 from flax import nnx
 
 from ngem_tutorial import loop
-from ngem_tutorial._training.arguments import check_evaluation, check_functions
+from ngem_tutorial._checks import described
+from ngem_tutorial._training.arguments import (
+    check_evaluation,
+    check_functions,
+    check_model,
+    check_seeds,
+    to_method,
+)
 from ngem_tutorial._training.data import Data, make_data
 from ngem_tutorial._training.scaling import ScaleWarning, Scaling, warn_of_scales
 from ngem_tutorial._typing import ArrayLike, Float, Int
@@ -182,6 +189,8 @@ def fit(
         >>> result.model()(x).mean.shape
         (100, 1)
     """
+    check_model(model, len(check_seeds(seeds)))
+    objective = to_method(objective)
     data, held_out = _split(make_data(x, y, weights), validation)
     parts = {"evaluation": evaluation, "validation": held_out}
     others: dict[str, Any] = {
@@ -312,7 +321,7 @@ class _RawMetric:
         if not isinstance(mixture, GaussianMixture):
             raise ValueError(
                 "standardize must be False for a model that returns something other than a "
-                f"GaussianMixture, got {type(mixture).__name__}"
+                f"GaussianMixture, got {described(mixture)}"
             )
         shift, scale = np.array(self.targets.shift), np.array(self.targets.scale)
         return self.metric(mixture.affine(shift, scale), shift + scale * y)

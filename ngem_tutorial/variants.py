@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ngem_tutorial._checks import check_choice, check_options
-from ngem_tutorial._typing import Array, ArrayLike, Float
+from ngem_tutorial._typing import Array, ArrayLike, Float, Scalar
 from ngem_tutorial.fisher import Coordinate, relaxed_e_step, solve_damped_categorical_fisher
 from ngem_tutorial.mixtures import GaussianMixture, check_mixture
 from ngem_tutorial.objectives import with_gradient
@@ -90,7 +90,7 @@ class Variant:
         y: ArrayLike,
         *,
         unit: ArrayLike = 1.0,
-        relaxation: ArrayLike = 0.0,
+        relaxation: Scalar = 0.0,
     ) -> Float[Array, "*batch"]:
         """The value of `nll`, the gradient of `gradient`; arguments and errors are those of `ngem`.
 
@@ -119,7 +119,7 @@ class Variant:
         y: ArrayLike,
         *,
         unit: ArrayLike = 1.0,
-        relaxation: ArrayLike = 0.0,
+        relaxation: Scalar = 0.0,
     ) -> GaussianMixture:
         """The preconditioned gradient of the negative log-likelihood, equation (20) of the paper.
 
@@ -158,9 +158,7 @@ class Variant:
         logits = self._logits(pi, rho, ratio)
         return GaussianMixture.tree_unflatten(None, [logits, means, scales])
 
-    def _check_options(
-        self, mixture: GaussianMixture, unit: ArrayLike, relaxation: ArrayLike
-    ) -> None:
+    def _check_options(self, mixture: GaussianMixture, unit: ArrayLike, relaxation: Scalar) -> None:
         check_mixture(mixture)
         check_options(mixture.dim, unit=unit, relaxation=relaxation)
         known = not isinstance(unit, jax.core.Tracer)

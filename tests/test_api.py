@@ -63,3 +63,12 @@ def test_the_first_mention_of_a_name_on_a_page_becomes_a_link() -> None:
         "variants.eq68",
     ]
     assert [literal.astext() for literal in page.findall(nodes.literal)] == mentions
+
+
+def test_a_long_series_in_a_signature_is_shown_by_its_ends() -> None:
+    page = nodes.document(None, None)
+    long, short = str(tuple(range(1, 301))), "(1, 2, 3, 4, 5)"
+    page += [addnodes.desc_signature("", "", nodes.inline(text=text)) for text in (long, short)]
+    page += nodes.paragraph(text=long)
+    api_links._shorten(None, page)
+    assert [node.astext() for node in page.children] == ["(1, 2, ..., 300)", short, long]

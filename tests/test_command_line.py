@@ -358,6 +358,7 @@ def test_an_interruption_says_that_nothing_is_lost(
 
 def test_the_help_says_what_there_is(tmp_path: Path) -> None:
     done = python("-m", "ngem_tutorial", "--help", cwd=tmp_path)
+    assert "[command] ..." in done.stdout  # without one it runs the demonstration
     assert done.returncode == 0
     for word in ("--figure", "--seeds", "reproduce", "python -m ngem_tutorial"):
         assert word in done.stdout

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import types
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,6 +17,7 @@ import nbformat
 import notebooks
 import pytest
 import yaml
+from IPython.core.inputtransformer2 import TransformerManager
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = "octocat/hello-world"
@@ -124,6 +126,25 @@ def test_broken_markers_are_refused(tree, capsys, old, new, message):
     readme.write_text(readme.read_text().replace(old, new))
     assert configure.main([], tree) == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("repository", ["", EXAMPLE])
+def test_on_colab_the_first_cell_says_what_the_raw_references_mean(repository, monkeypatch, capsys):
+    """Colab knows no roles; the cell names all those that pages with code have."""
+    settings = configure.Settings(repository, "1.2.3")
+    (cell,) = jupytext.reads(configure.setup_cell(settings), fmt="md:myst").cells
+    code = TransformerManager().transform_cell(cell.source)
+    exec(code, {})
+    assert "Colab" not in capsys.readouterr().out
+    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+    exec(code, {})
+    said = capsys.readouterr().out
+    assert said.rstrip().endswith(settings.site if repository else "in the built book.")
+    prose = "".join(
+        c.source for page in BOOK.pages() for c in BOOK.source(page).cells if c.cell_type != "code"
+    )
+    roles = {re.sub("^(footcite):.*", r"\1", name) for name in re.findall(r"\{([a-z:]+)\}`", prose)}
+    assert set(re.findall(r"\{([a-z:]+)\}", said)) >= roles >= {"eq", "prf:ref"}
 
 
 def test_between_releases_the_branch_is_installed():

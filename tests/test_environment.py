@@ -80,6 +80,30 @@ def test_the_oldest_versions_are_within_the_bounds(requirement):
     assert requirement.specifier.contains(pin, prereleases=True)
 
 
+def test_the_oldest_versions_install_beside_those_of_the_book():
+    """`make env CONSTRAINTS=constraints-oldest.txt` asks for every extra, the book's too."""
+    groups = [PROJECT["dependencies"], *(EXTRAS[extra] for extra in (*TESTED, "book"))]
+    direct = {canonicalize_name(requirement.name) for requirement in requirements(groups)} - {OWN}
+    installed = {canonicalize_name(d.metadata["Name"]) for d in importlib.metadata.distributions()}
+    every = direct | {other for name in direct & installed for other in needed(name, {name})}
+    asked = [
+        (name, Requirement(text))
+        for name in sorted((every & installed) - OLDEST.keys())  # these are as pinned
+        for text in importlib.metadata.requires(name) or []
+    ]
+    applying = [
+        (name, requirement, OLDEST.get(canonicalize_name(requirement.name)))
+        for name, requirement in asked
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+    ]
+    refused = [
+        f"{name} needs {requirement}, not {pin}"
+        for name, requirement, pin in applying
+        if pin is not None and not requirement.specifier.contains(pin, prereleases=True)
+    ]
+    assert refused == []
+
+
 @pytest.mark.parametrize("name", ["jax", "jaxlib", "flax", "optax", "numpy"])
 def test_what_the_numbers_depend_on_is_tested_at_its_lower_bound(name):
     (requirement,) = (

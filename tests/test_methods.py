@@ -13,7 +13,7 @@ import pytest
 from ngem_tutorial import methods, variants
 from ngem_tutorial.methods import METHODS, Method, get_method
 from ngem_tutorial.mixtures import GaussianMixture
-from ngem_tutorial.objectives import ngem, nll, relaxation_schedule, sgem
+from ngem_tutorial.objectives import ngem, nll, relaxation_schedule, scale_unit, sgem
 from ngem_tutorial.variants import Variant
 
 MIXTURE = GaussianMixture(
@@ -136,6 +136,22 @@ def test_a_method_of_ones_own_is_a_value() -> None:
 def test_an_objective_gets_what_it_takes(options: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Method("own", nll, **options)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (("own", "ngem"), "objective must be a function of a mixture and targets, got 'ngem'$"),
+        ((ngem, "own"), "objective must be .* got 'own'"),
+        (("own", Method), "objective must be .* got the class Method"),
+        (("own", lambda mixture: 0.0), "objective must be .* got a function$"),
+        (("own", ngem, 0.1), "schedule must be a function of the number of updates .* got 0.1"),
+        (("own", ngem, None, scale_unit), "unit must be one of target, batch, got <function"),
+    ],
+)
+def test_what_is_no_method_is_named(fields: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Method(*fields)
 
 
 def test_slugs_are_names_of_files() -> None:

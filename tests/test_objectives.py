@@ -538,7 +538,7 @@ def test_a_mixture_of_another_library_is_explained(call: Any) -> None:
     mixture = GaussianMixture([0.0], [[0.0]], [[1.0]])
     with pytest.raises(ValueError, match=r"numpyro's MixtureSame.*\.from_numpyro converts"):
         call(interop.to_numpyro(mixture), [[0.5]])
-    with pytest.raises(ValueError, match=r"mixture must be a GaussianMixture, got ndarray$"):
+    with pytest.raises(ValueError, match=r"be a GaussianMixture, got an array of shape \(3,\)$"):
         call(np.zeros(3), [[0.5]])
 
 
@@ -554,6 +554,14 @@ def test_a_unit_is_positive_and_fits(call: Any) -> None:
         for run in (call, jax.jit(call)):
             with pytest.raises(ValueError, match=message):
                 run(make(), np.zeros(2), unit=unit)
+
+
+@pytest.mark.parametrize("call", PRECONDITIONED)
+def test_a_unit_is_a_value_and_no_function(call: Any) -> None:
+    for unit, got in ((scale_unit, "the function scale_unit"), ("batch", "'batch'")):
+        message = rf"\(D,\) = \(2,\), got {got}: .* pass its value, unit=scale_unit\(mixture\)"
+        with pytest.raises(ValueError, match=message):
+            call(make(), np.zeros(2), unit=unit)
 
 
 @pytest.mark.parametrize("damping", [0.0, -0.1, float("inf"), float("nan")])

@@ -144,6 +144,8 @@ def test_other_viewers_of_notebooks_can_read_it(page):
     """They show roles as they stand, and do not know the book's macros."""
     prose = "\n".join(c.source for c in BOOK.source(page).cells if c.cell_type == "markdown")
     assert "{doc}`" not in prose
+    # Between colons the text of a directive is text; between backticks it would be code.
+    assert re.findall(r"^`{3,}\{[\w:-]+\}", prose, re.MULTILINE) == []
     for target in re.findall(r"\]\((\.{0,2}[\w./]+\.(?:md|ipynb))\)", prose):
         assert (page.parent / target).is_file()
     assert set(re.findall(r"\\([A-Za-z]+)", prose)) & MACROS.keys() == set()

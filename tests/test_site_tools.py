@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import types
 from pathlib import Path
 
+import browser
 import icons
 import page_body
 import page_head
@@ -101,3 +105,25 @@ def test_a_book_is_current_until_one_of_its_files_changes(tmp_path):
     assert website.inputs(tmp_path) == before
     (tmp_path / "book" / "page.md").write_text("new")
     assert website.inputs(tmp_path) != before
+
+
+def test_a_browser_is_looked_for_before_playwright_starts(monkeypatch):
+    """Playwright's synchronous interface refuses to start inside itself."""
+    running = []
+
+    @contextlib.contextmanager
+    def playwright():
+        assert not running
+        running.append(True)
+        launch = lambda executable_path, args: types.SimpleNamespace(  # noqa: E731
+            path=executable_path, close=lambda: None
+        )
+        yield types.SimpleNamespace(
+            chromium=types.SimpleNamespace(executable_path=sys.executable, launch=launch)
+        )
+        running.pop()
+
+    monkeypatch.setattr("playwright.sync_api.sync_playwright", playwright)
+    monkeypatch.setattr(browser, "NAMES", ())  # no Chromium on the machine, but Playwright's own
+    with browser.chromium() as started:
+        assert started.path == sys.executable

@@ -21,7 +21,7 @@ from ngem_tutorial import loop
 from ngem_tutorial._training import compilation
 from ngem_tutorial._training.data import make_data
 from ngem_tutorial._training.scaling import Scaling
-from ngem_tutorial.methods import METHODS
+from ngem_tutorial.methods import METHODS, Method
 from ngem_tutorial.metrics import weight_entropy
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.networks import (
@@ -508,11 +508,11 @@ def test_targets_in_astronomical_units_train_and_are_said_to_be_large(unit: floa
 def test_a_warning_points_at_the_call_of_fit() -> None:
     script = """if True:
         from ngem_tutorial import fit, nll
-        fit(lambda rngs: None, nll, None, [[0.0], [1e30]], epochs=1, batch_size=1, seeds=())
-    """  # what is wrong with the seeds is said after the warning, and before any computing
+        fit(lambda rngs: None, nll, None, [[0.0], [1e30]], epochs=1, batch_size=1, patience=3)
+    """  # what is wrong with the patience is said after the warning, and before any computing
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert "<string>:3: ScaleWarning" in done.stderr
-    assert "ValueError: seeds" in done.stderr
+    assert "ValueError: patience" in done.stderr
 
 
 def test_raw_mixtures_too_coarse_for_single_precision_are_said_to_be() -> None:
@@ -602,6 +602,64 @@ def test_validation_is_data_or_a_fraction(validation: Any) -> None:
 def test_arguments_of_the_wrong_kind_say_what_is_wanted(change: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         run(X, Y, **change)
+
+
+class Plain(nnx.Module):
+    """Returns an array, as a regression network does."""
+
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.layer = nnx.Linear(3, 2, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.layer(x)
+
+
+def squares(prediction: Any, y: jax.Array) -> jax.Array:
+    return jnp.sum((prediction - y) ** 2, axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("model", "objective", "message"),
+    [
+        (MixtureDensityNetwork, nll, r"lambda rngs: MixtureDensityNetwork\(.* got the class"),
+        (lambda: Plain(nnx.Rngs(0)), nll, "model must be .* of nnx.Rngs alone .* got a func"),
+        (nll, Plain, "model must be .* got the function nll, which takes other arguments"),
+        (X, nll, r"model must be a Flax NNX module .* got an array of shape \(40, 3\)$"),
+        (Plain, "damped nGEM", r"objective must be .* a name: get_method\('damped nGEM'\) is the"),
+        (Plain, X, r"objective must be .* or a Method, got an array of shape \(40, 3\)$"),
+        (Plain, Plain, "objective must be .* or a Method, got the class Plain"),
+        (Plain, Method("own", ngem, relaxation_schedule(9)), "that of 'own' returned an array"),
+        (Plain, nll, r"must return a GaussianMixture.* shape \(10, 2\), on which obj"),
+        (Plain, METHODS["damped nGEM"], "must return a GaussianMixture.* on which objective"),
+        (Plain, squares, r"metrics\['nll'\] fails: .* got an array of shape \(10, 2\)"),
+    ],
+)  # fmt: skip
+def test_arguments_in_the_wrong_place_are_named_before_any_computing(
+    model: Any, objective: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ngem_tutorial._training.trainer.compiled", None)
+    settings: dict[str, Any] = {"epochs": 1, "batch_size": 10}
+    for standardize in (True, False):
+        with pytest.raises(ValueError, match=message):
+            fit(model, objective, (X - 3) / 2, STANDARD, standardize=standardize, **settings)
+
+
+@pytest.mark.parametrize("data", ["table.csv", squares, np.full((N, 1), "a")])
+def test_what_are_no_data_is_named(data: Any) -> None:
+    got = {str: "'table.csv'", np.ndarray: "of type <U1"}.get(type(data), "the function squares")
+    for name, pair in {"x": (data, Y), "y": (X, data)}.items():
+        with pytest.raises(
+            ValueError, match=f"{name} must be an array of real numbers, got .*{got}"
+        ):
+            fit(Plain, nll, *pair, epochs=1, batch_size=10)
+
+
+def test_a_model_that_returns_an_array_trains_with_functions_that_take_one() -> None:
+    settings: dict[str, Any] = {"epochs": 1, "batch_size": 10, "metrics": {"squares": squares}}
+    x = (X - 3) / 2
+    assert np.isfinite(fit(Plain, squares, x, STANDARD, standardize=False, **settings).loss[0, -1])
+    with pytest.raises(ValueError, match=r"standardize must be False .* got an array of shape"):
+        fit(Plain, squares, x, STANDARD, **settings)
 
 
 def test_a_second_head_trains_on_raw_targets_only() -> None:

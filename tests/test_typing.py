@@ -112,13 +112,19 @@ make = lambda rngs: MixtureDensityNetwork(1, 2, 1, rngs=rngs)
 result = fit(make, METHODS["NLL"], x, x, epochs=1, batch_size=4)
 network = MixtureDensityNetwork(1, 2, 1, rngs=nnx.Rngs(0))
 mean = network(x).mean
+targets = [[0.5], [1.5]]
+values = nll(mixture, targets) + ngem(mixture, targets, unit=[1.0], damping=0.5)
+moved = mixture.affine([1.0], [2.0])
+fitted = fit(make, ngem, [[0.0], [1.0]], targets, weights=[1, 2], epochs=1, batch_size=2)
+means = network([[0.0]]).means
 """
 
 
 def test_the_code_of_users_passes_a_strict_type_checker(tmp_path: Path) -> None:
     (tmp_path / "user.py").write_text(USER)
     (tmp_path / "wrong.py").write_text(
-        USER + 'GaussianMixture(1j, [["a"]], None)\nmixture.missing\n'
+        USER
+        + 'GaussianMixture(1j, [["a"]], None)\nmixture.missing\nngem(mixture, "a", damping=[1.0])\n'
     )
     # Of the files that are named, as for a package that is installed.
     cache = ROOT / ".pytest_cache" / "mypy"
@@ -133,3 +139,4 @@ def test_the_code_of_users_passes_a_strict_type_checker(tmp_path: Path) -> None:
     assert [line for line in lines if not line.startswith("wrong.py")] == lines[-1:], done.stdout
     assert any('"GaussianMixture" has no attribute "missing"' in line for line in lines)
     assert any('Argument 3 to "GaussianMixture" has incompatible type "None"' in li for li in lines)
+    assert any('Argument "damping" to "ngem" has incompatible type "list' in line for line in lines)

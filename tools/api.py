@@ -101,9 +101,9 @@ link to its source. They are made from the docstrings. A heading names the modul
 * - `Float[Array, "*batch K"]`
   - A floating-point array whose last axis has length `K`. Any batch axes come before it.
 * - `ArrayLike`
-  - A JAX array, a NumPy array or a number. The docstring gives the shape.
-* - `Nested`
-  - `ArrayLike`, or lists of numbers.
+  - A JAX array, a NumPy array, a number or lists of numbers. The docstring gives the shape.
+* - `Scalar`
+  - A number, or an array of shape `()`.
 * - `(..., D)`
   - The same in a docstring: any batch axes, then an axis of length `D`.
 ```

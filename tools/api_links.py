@@ -29,6 +29,7 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("autodoc-process-signature", _show)
     app.connect("autodoc-process-docstring", _join, priority=600)  # after napoleon
     app.connect("doctree-read", _quote)
+    app.connect("doctree-read", _shorten)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -120,3 +121,15 @@ def _quote(app: Any, doctree: Any) -> None:
         text = node.astext()
         if text.startswith("'") and '"' not in text:
             node.children = [nodes.Text(f'"{text[1:-1]}"')]
+
+
+SERIES = re.compile(r"\((\d+, \d+), (?:\d+, ){6,}(\d+)\)")
+
+
+def _shorten(app: Any, doctree: Any) -> None:
+    """Show of a long series of whole numbers, in signatures, its beginning and end."""
+    for line in doctree.findall(addnodes.desc_signature):
+        for text in list(line.findall(nodes.Text)):
+            short = SERIES.sub(r"(\1, ..., \2)", text.astext())
+            if short != text.astext():
+                text.parent.replace(text, nodes.Text(short))

@@ -75,8 +75,9 @@ def chromium() -> Iterator[Any]:
     """Start a headless Chromium; give Playwright's `Browser`."""
     from playwright.sync_api import sync_playwright
 
+    path = find()  # before Playwright starts: it does not start twice
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find(), args=list(OPTIONS))
+        browser = playwright.chromium.launch(executable_path=path, args=list(OPTIONS))
         try:
             yield browser
         finally:

@@ -272,6 +272,7 @@ def setup_cell(settings: Settings) -> str:
         "in its folder: pip install '.[data,plot]'"
     )
 """
+    where = f"at\\n{settings.site}" if settings.repository else "in the built book."
     return f"""\
 ```{{code-cell}} ipython3
 ---
@@ -284,6 +285,7 @@ mystnb:
 tags: [{SETUP}, hide-cell]
 ---
 # @title Set-up: {title}
+import sys
 from importlib import util
 
 if not util.find_spec("ngem_tutorial"):
@@ -295,6 +297,14 @@ print(
     f"ngem_tutorial {{ngem_tutorial.__version__}}, JAX {{jax.__version__}} "
     f"on {{jax.devices()[0].device_kind}}"
 )
+if "google.colab" in sys.modules:
+    print(
+        "Colab shows references as they are written: {{eq}} and the name of an\\n"
+        "equation, which stands behind it; {{prf:ref}} or {{ref}} and the name, after\\n"
+        ":label:, of a proposition, an algorithm or an exercise; {{numref}} and the\\n"
+        "name of a figure or table nearby; {{footcite}} and the name of a work.\\n"
+        "Numbers, captions and the list of works are {where}"
+    )
 ```
 """
 

@@ -11,9 +11,16 @@ import numpy as np
 import optax
 from flax import nnx
 
-from ngem_tutorial._checks import check_number, check_whole, takes
+from ngem_tutorial._checks import (
+    accepts,
+    check_number,
+    check_objective,
+    check_whole,
+    described,
+    takes,
+)
 from ngem_tutorial._training.data import Data, make_data
-from ngem_tutorial.methods import Method
+from ngem_tutorial.methods import METHODS, Method
 from ngem_tutorial.objectives import Objective, RelaxationSchedule
 from ngem_tutorial.optimizers import OPTIMIZERS
 
@@ -39,12 +46,20 @@ def check_model(make_model: Any, num_seeds: int) -> None:
                 "model must be a function of nnx.Rngs that builds the module for several seeds, "
                 f"such as lambda rngs: Network(..., rngs=rngs); got a module and {num_seeds} seeds"
             )
-    elif isinstance(make_model, type) or not callable(make_model):
-        if isinstance(make_model, type) and issubclass(make_model, nnx.Module):
-            return  # a class is called with the streams, like any maker
+        return
+    # A class of modules is called with the streams, like any maker.
+    is_class = isinstance(make_model, type)
+    if not callable(make_model) or (is_class and not issubclass(make_model, nnx.Module)):
         raise ValueError(
             "model must be a Flax NNX module or a function of nnx.Rngs that builds one, got "
-            f"{make_model!r}"
+            f"{described(make_model)}"
+        )
+    if not accepts(make_model, 1):
+        name = make_model.__name__ if is_class else "Network"
+        raise ValueError(
+            "model must be a Flax NNX module or a function of nnx.Rngs alone that builds one, such "
+            f"as lambda rngs: {name}(..., rngs=rngs), got {described(make_model)}, which takes "
+            "other arguments"
         )
 
 
@@ -62,10 +77,7 @@ def to_method(objective: Any) -> Method:
     """
     if isinstance(objective, Method):
         return objective
-    if not callable(objective):
-        raise ValueError(
-            f"objective must be a function of a mixture and targets, or a Method, got {objective!r}"
-        )
+    check_objective(objective, "a function of a mixture and targets, or a Method", METHODS)
     return Method(getattr(objective, "__name__", "objective"), objective)
 
 
@@ -86,7 +98,14 @@ def check_relaxation(relaxation: Any, method: Method, num_updates: int) -> optax
     if relaxation is None:
         if method.schedule is None:
             return None
-        return _check_schedule(method.schedule(num_updates), num_updates)
+        schedule = method.schedule(num_updates)
+        if not callable(schedule):
+            raise ValueError(
+                f"objective must be a Method whose schedule maps the number of all updates to a "
+                f"schedule, as relaxation_schedule does; that of {method.name!r} returned "
+                f"{described(schedule)}: is it the schedule itself?"
+            )
+        return _check_schedule(schedule, num_updates)
     if not callable(relaxation):
         try:
             number = float(relaxation)

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 
-from ngem_tutorial._checks import check_integers, real_array, to_arrays
+from ngem_tutorial._checks import check_integers, described, real_array, to_arrays
+from ngem_tutorial._typing import ArrayLike
 
 __all__ = ["Data", "make_data"]
 
@@ -96,7 +96,9 @@ def _real(name: str, value: Any) -> np.ndarray:
     if not (jnp.issubdtype(array.dtype, jnp.number) or array.dtype == bool) or np.iscomplexobj(
         array
     ):
-        raise ValueError(f"{name} must be an array of real numbers, got {type(value).__name__}")
+        inside = array.item() if array.ndim == 0 else value
+        kind = f" of type {array.dtype}" if array.ndim else ""
+        raise ValueError(f"{name} must be an array of real numbers, got {described(inside)}{kind}")
     return array
 
 

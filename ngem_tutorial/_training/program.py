@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,9 +12,10 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from ngem_tutorial._checks import described
 from ngem_tutorial._training.data import Data
 from ngem_tutorial.methods import Method
-from ngem_tutorial.mixtures import GaussianMixture
+from ngem_tutorial.mixtures import GaussianMixture, check_mixture
 from ngem_tutorial.objectives import Objective, scale_unit
 from ngem_tutorial.optimizers import KFAC
 
@@ -113,6 +115,7 @@ class Program(NamedTuple):
         if self.relaxation is not None:
             options["relaxation"] = self.relaxation(step)
         if self.objective.unit == "batch":
+            check_mixture(mixture)
             options["unit"] = scale_unit(mixture, weights if mixture.batch_shape else None)
         return self.objective.objective(mixture, y, **options)
 
@@ -385,18 +388,38 @@ def check_shapes(
     """
     batch = data.take(slice(0, program.batch_size))
     mixture = _abstract_mixture(network, batch)
-    values = jax.eval_shape(
-        lambda m, y, w: program.values(m, y, w, jnp.array(0)), mixture, batch.y, batch.weights
-    )
+    with _blaming(mixture, "objective"):
+        values = jax.eval_shape(
+            lambda m, y, w: program.values(m, y, w, jnp.array(0)), mixture, batch.y, batch.weights
+        )
     _check_values("objective", values, batch)
     for part in judged.values():
         batch = part.take(slice(0, program.batch_size))
         mixture = _abstract_mixture(network, batch)
         for name, metric in metrics.items():
-            values = jax.eval_shape(metric, mixture, batch.y)
+            with _blaming(mixture, f"metrics[{name!r}]"):
+                values = jax.eval_shape(metric, mixture, batch.y)
             alone = getattr(mixture, "batch_shape", None) == () == getattr(values, "shape", None)
             if not alone or _depends_on_targets(metric, mixture, batch.y):
                 _check_values(f"metrics[{name!r}]", values, batch)
+
+
+@contextlib.contextmanager
+def _blaming(mixture: Any, name: str) -> Iterator[None]:
+    """Where a function fails on plain arrays, say that they are what the model returned."""
+    try:
+        yield
+    except (AttributeError, TypeError, ValueError) as error:
+        if isinstance(mixture, tuple | list | dict):
+            got = f"a {type(mixture).__name__}"
+        elif isinstance(mixture, jax.ShapeDtypeStruct):
+            got = described(mixture)
+        else:
+            raise
+        raise ValueError(
+            "the model must return a GaussianMixture, or with standardize=False what objective and "
+            f"metrics take; it returned {got}, on which {name} fails: {error}"
+        ) from error
 
 
 def _depends_on_targets(metric: Objective, mixture: Any, y: Any) -> bool:

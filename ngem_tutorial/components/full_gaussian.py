@@ -12,7 +12,7 @@ import numpy as np
 
 from ngem_tutorial._checks import real_array
 from ngem_tutorial._mixture import LOG_2PI, Mixture, check_finite, check_logits, first, register
-from ngem_tutorial._typing import Array, ArrayLike, Float, Nested
+from ngem_tutorial._typing import Array, ArrayLike, Float
 from ngem_tutorial.mixtures import GaussianMixture
 
 __all__ = ["FullGaussianMixture"]
@@ -56,7 +56,7 @@ class FullGaussianMixture(Mixture):
     means: Array
     factors: Array
 
-    def __init__(self, logits: Nested, means: Nested, factors: Nested) -> None:
+    def __init__(self, logits: ArrayLike, means: ArrayLike, factors: ArrayLike) -> None:
         """Convert the parameters to floating-point arrays of one dtype and check them."""
         self._set(logits=logits, means=means, factors=factors)
         check_logits(self.logits, self.means)
@@ -71,7 +71,7 @@ class FullGaussianMixture(Mixture):
 
     @classmethod
     def from_covariances(
-        cls, logits: Nested, means: Nested, covariances: Nested
+        cls, logits: ArrayLike, means: ArrayLike, covariances: ArrayLike
     ) -> FullGaussianMixture:
         """The mixture with given covariances.
 

@@ -255,9 +255,15 @@ def compare(
             part.insert(0, "experiment", experiment.name)
     by_table = {"by": "table", "kind": "stable", "ignore_index": True}
     return (
-        pd.concat(numbers, ignore_index=True).sort_values(**by_table),
-        pd.concat(pairs, ignore_index=True).sort_values(**by_table),
+        _joined(numbers).sort_values(**by_table),
+        _joined(pairs).sort_values(**by_table),
     )
+
+
+def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """All rows; `concat` of pandas 2 warns of a column that is missing throughout one table."""
+    rows = [row for table in tables for row in table.to_dict("records")]
+    return pd.DataFrame(rows, columns=tables[0].columns, dtype=object)
 
 
 def provenance(

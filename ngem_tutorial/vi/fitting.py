@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ngem_tutorial._checks import check_number, check_values, check_whole
+from ngem_tutorial._checks import check_number, check_values, check_whole, real_array
 from ngem_tutorial._training.compilation import compiled
 from ngem_tutorial._typing import ArrayLike
 from ngem_tutorial.components import FullGaussianMixture
@@ -143,17 +143,19 @@ def initial_mixture(
     """
     dim = check_whole("dim", dim, 1)
     number = check_whole("num_components", num_components, 1, BUCKETS[-1])
-    for name, value in (("mean", mean), ("spread", spread), ("scale", scale)):
-        if np.shape(value) not in ((), (dim,)):
+    values = {"mean": mean, "spread": spread, "scale": scale}
+    arrays = {name: real_array(name, value) for name, value in values.items()}
+    for name, value in arrays.items():
+        if value.shape not in ((), (dim,)):
             raise ValueError(
-                f"{name} must be a number or have shape (d,) = ({dim},), got {np.shape(value)}"
+                f"{name} must be a number or have shape (d,) = ({dim},), got {value.shape}"
             )
     check_values("mean", mean, "finite", np.isfinite)
     check_values("spread", spread, "finite and not negative", lambda s: np.isfinite(s) & (s >= 0))
     check_values("scale", scale, "finite and positive", lambda s: np.isfinite(s) & (s > 0))
     noise = jax.random.normal(key, (number, dim))
-    means = jnp.asarray(mean) + jnp.asarray(spread) * noise
-    factor = jnp.diag(jnp.broadcast_to(jnp.asarray(scale, means.dtype), (dim,)))
+    means = arrays["mean"] + arrays["spread"] * noise
+    factor = jnp.diag(jnp.broadcast_to(arrays["scale"].astype(means.dtype), (dim,)))
     factors = jnp.broadcast_to(factor, (number, dim, dim))
     return FullGaussianMixture(jnp.zeros(number), means, factors)
 

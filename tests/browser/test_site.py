@@ -118,6 +118,24 @@ def test_fits_a_phone(visitor, name):
     assert visitor.visit(name)["phone"] == []
 
 
+def test_rows_of_tables_are_not_squeezed_on_a_phone(visitor):
+    """A table that scrolls needs no cell with a word a line."""
+    visitor.open("book/experiments/two_gaussians.html")
+    visitor.page.set_viewport_size(PHONE)
+    rows = "[...document.querySelectorAll('table.dataframe tr')].map((row) => row.offsetHeight)"
+    heights = visitor.page.evaluate(rows)
+    visitor.page.set_viewport_size(DESKTOP)
+    assert len(heights) > 20
+    assert max(heights) < 140
+
+
+def test_captions_have_the_weight_of_text(visitor):
+    """The theme's lighter face is hardly seen where there is one."""
+    visitor.open("book/intro.html")
+    weight = "getComputedStyle(document.querySelector('figcaption')).fontWeight"
+    assert visitor.page.evaluate(weight) == "400"
+
+
 @each_page
 def test_weight(visitor, name):
     assert visitor.visit(name)["bytes"]["rest"] < LARGEST
