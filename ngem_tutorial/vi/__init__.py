@@ -5,6 +5,16 @@ modules, `Design`; each module is a file of its own.
 """
 
 from ngem_tutorial.vi.design import Design, get_design
+from ngem_tutorial.vi.diagnostics import Diagnosis, diagnose
 from ngem_tutorial.vi.fitting import TargetError, VIFit, fit_density, initial_mixture
 
-__all__ = ["Design", "TargetError", "VIFit", "fit_density", "get_design", "initial_mixture"]
+__all__ = [
+    "Design",
+    "Diagnosis",
+    "TargetError",
+    "VIFit",
+    "diagnose",
+    "fit_density",
+    "get_design",
+    "initial_mixture",
+]
