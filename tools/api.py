@@ -54,13 +54,20 @@ PARTS = (
         "Mixtures, Fisher matrices and EM",
         "The mixture that every network returns, its natural gradients, exact EM, and mixtures of "
         "other libraries.",
-        ("mixtures", "fisher", "em", "interop"),
+        ("mixtures", "components", "fisher", "em", "interop"),
     ),
     Part(
         "training",
         "Networks and training",
         "Networks that return mixtures, the optimizers of the paper, and the loops that train.",
         ("networks", "training", "loop", "optimizers"),
+    ),
+    Part(
+        "variational",
+        "Variational inference",
+        "Mixtures fitted to densities that are known up to a constant: one function, and the seven "
+        "modules that a method chooses from.",
+        ("vi",),
     ),
     Part("metrics", "Scores and intervals", "What a table of the book reports.", ("metrics",)),
     Part(

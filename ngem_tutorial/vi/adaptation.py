@@ -12,9 +12,9 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
-from ngem_tutorial.vi.gaussians import Gaussians
-from ngem_tutorial.vi.state import State
-from ngem_tutorial.vi.store import Store
+from ngem_tutorial.vi._gaussians import Gaussians
+from ngem_tutorial.vi._state import State
+from ngem_tutorial.vi._store import Store
 
 __all__ = ["CHOICES", "Adaptation", "AdaptiveNumber", "FixedNumber"]
 
@@ -75,7 +75,14 @@ class AdaptiveNumber:
         return self.patience + self.smoothing
 
     def stagnating(self, state: State) -> jax.Array:
-        """Say which components are to be deleted, shape `(C,)`."""
+        """Say which components are to be deleted.
+
+        Args:
+            state: with the history of their rewards and weights.
+
+        Returns:
+            Shape `(C,)`.
+        """
         used = jnp.arange(len(state.log_weights)) < state.num_components
         rewards = jnp.where(used[:, None], state.rewards, -jnp.inf)
         distance = jnp.arange(self.smoothing) - self.smoothing // 2
@@ -108,6 +115,7 @@ class AdaptiveNumber:
 
 
 Adaptation: TypeAlias = FixedNumber | AdaptiveNumber
+"""A choice of this module."""
 CHOICES: dict[str, Adaptation] = {"E": FixedNumber(), "A": AdaptiveNumber()}
 """The letters of this module."""
 

@@ -49,9 +49,15 @@ class Direct:
     """The step size that it starts with."""
 
     def __call__(self, estimate: Estimate, step: jax.Array, longest: jax.Array) -> Step:
-        """Update one component, by at most `longest = 1 / tau` if the choice looks for a step.
+        """Update one component.
 
-        Parts that are not finite mean that the update is refused.
+        Args:
+            estimate: of its natural gradient.
+            step: its step size.
+            longest: `1 / tau`, for a choice that looks for the step by itself.
+
+        Returns:
+            The update; parts that are not finite mean that it is refused.
         """
         identity = jnp.eye(estimate.gradient.shape[-1], dtype=estimate.gradient.dtype)
         factor = _factor_of_inverse(identity + step * estimate.curvature)
@@ -69,9 +75,15 @@ class ImprovedBayesianRule:
     """The step size that it starts with."""
 
     def __call__(self, estimate: Estimate, step: jax.Array, longest: jax.Array) -> Step:
-        """Update one component, by at most `longest = 1 / tau` if the choice looks for a step.
+        """Update one component.
 
-        Parts that are not finite mean that the update is refused.
+        Args:
+            estimate: of its natural gradient.
+            step: its step size.
+            longest: `1 / tau`, for a choice that looks for the step by itself.
+
+        Returns:
+            The update; parts that are not finite mean that it is refused.
         """
         change = step * estimate.curvature
         identity = jnp.eye(change.shape[-1], dtype=change.dtype)
@@ -94,9 +106,15 @@ class TrustRegion:
     """The bound in nats that it starts with."""
 
     def __call__(self, estimate: Estimate, step: jax.Array, longest: jax.Array) -> Step:
-        """Update one component, by at most `longest = 1 / tau` if the choice looks for a step.
+        """Update one component.
 
-        Parts that are not finite mean that the update is refused.
+        Args:
+            estimate: of its natural gradient.
+            step: its step size.
+            longest: `1 / tau`, for a choice that looks for the step by itself.
+
+        Returns:
+            The update; parts that are not finite mean that it is refused.
         """
         m, basis = jnp.linalg.eigh(estimate.curvature)
         u = basis.T @ estimate.gradient
@@ -167,6 +185,7 @@ def _factor_of_inverse(precision: jax.Array) -> jax.Array:
 
 
 ComponentUpdate: TypeAlias = Direct | ImprovedBayesianRule | TrustRegion
+"""A choice of this module."""
 CHOICES: dict[str, ComponentUpdate] = {
     "I": Direct(),
     "Y": ImprovedBayesianRule(),

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from ngem_tutorial._typing import Array, Float
-from ngem_tutorial.vi.gaussians import Gaussians
+from ngem_tutorial.vi._gaussians import Gaussians
 
 __all__ = ["CHOICES", "Estimate", "Estimator", "More", "Samples", "Stein"]
 
@@ -42,6 +42,14 @@ class Samples(NamedTuple):
         """Sum a function of `chunk` samples at a time over the samples that there are.
 
         The memory that it takes is that of a chunk, the time that of the samples there are.
+
+        Args:
+            function: from some of the samples to their part of the sum.
+            chunk: how many at a time.
+            like: zeros of the sum's shape.
+
+        Returns:
+            The sum.
         """
         rows = self.x.shape[0]
         arrays = self[:5]
@@ -210,5 +218,6 @@ def _quadratic_fit(z: jax.Array, rho: jax.Array, weights: jax.Array, ridge: jax.
 
 
 Estimator: TypeAlias = Stein | More
+"""A choice of this module."""
 CHOICES: dict[str, Estimator] = {"S": Stein(), "Z": More()}
 """The letters of this module."""

@@ -18,13 +18,13 @@ from ngem_tutorial._typing import ArrayLike
 from ngem_tutorial.components import FullGaussianMixture
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.vi import adaptation
+from ngem_tutorial.vi._gaussians import BUCKETS, Gaussians, bucket, pad
+from ngem_tutorial.vi._iteration import Problem, run_block
+from ngem_tutorial.vi._progress import progress_bar
+from ngem_tutorial.vi._state import Archive, State
+from ngem_tutorial.vi._store import Store, grow
 from ngem_tutorial.vi.design import Design, get_design
 from ngem_tutorial.vi.estimators import More
-from ngem_tutorial.vi.gaussians import BUCKETS, Gaussians, bucket, pad
-from ngem_tutorial.vi.iteration import Problem, run_block
-from ngem_tutorial.vi.progress import progress_bar
-from ngem_tutorial.vi.state import Archive, State
-from ngem_tutorial.vi.store import Store, grow
 
 __all__ = ["TargetError", "VIFit", "fit_density", "initial_mixture"]
 

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
-from ngem_tutorial.vi.store import Store, normalised
+from ngem_tutorial.vi._store import Store, normalised
 
 __all__ = ["CHOICES", "FromComponents", "FromMixture", "Sampling"]
 
@@ -30,7 +30,14 @@ class FromComponents:
     """Samples count for so many iterations at most."""
 
     def room(self, size: int) -> tuple[int, int]:
-        """Return how many samples, and of how many iterations, are kept for `C` components."""
+        """Say how much is kept.
+
+        Args:
+            size: `C`.
+
+        Returns:
+            How many samples, and of how many iterations.
+        """
         old = int(self.reuse * self.number) * size
         return old + self.number * size, self.memory if old else 1
 
@@ -65,7 +72,14 @@ class FromMixture:
     """Samples count for so many iterations at most."""
 
     def room(self, size: int) -> tuple[int, int]:
-        """Return how many samples, and of how many iterations, are kept for `C` components."""
+        """Say how much is kept.
+
+        Args:
+            size: `C`.
+
+        Returns:
+            How many samples, and of how many iterations.
+        """
         old = int(self.reuse * self.number) * size
         return old + self.number, self.memory if old else 1
 
@@ -102,5 +116,6 @@ def _effective_number(log_importance: jax.Array) -> jax.Array:
 
 
 Sampling: TypeAlias = FromComponents | FromMixture
+"""A choice of this module."""
 CHOICES: dict[str, Sampling] = {"M": FromComponents(), "P": FromMixture()}
 """The letters of this module."""

@@ -31,7 +31,15 @@ class Fixed:
     """Always the step size that the update starts with."""
 
     def __call__(self, step: jax.Array, progress: Progress) -> jax.Array:
-        """Return the step sizes as they are."""
+        """Return the step sizes as they are.
+
+        Args:
+            step: the step sizes so far.
+            progress: what they depend on.
+
+        Returns:
+            Those of the next update.
+        """
         return step
 
 
@@ -43,7 +51,15 @@ class Decaying:
     """How fast it falls."""
 
     def __call__(self, step: jax.Array, progress: Progress) -> jax.Array:
-        """Return the step sizes after the updates that there were."""
+        """Return the step sizes after the updates that there were.
+
+        Args:
+            step: the step sizes so far.
+            progress: what they depend on.
+
+        Returns:
+            Those of the next update.
+        """
         n = progress.updates.astype(step.dtype)
         return progress.first / (1.0 + n**self.power)
 
@@ -62,7 +78,15 @@ class Adaptive:
     """The largest step size."""
 
     def __call__(self, step: jax.Array, progress: Progress) -> jax.Array:
-        """Return the step sizes after the last change of what they shall raise."""
+        """Return the step sizes after the last change of what they shall raise.
+
+        Args:
+            step: the step sizes so far.
+            progress: what they depend on.
+
+        Returns:
+            Those of the next update.
+        """
         rose = progress.now > progress.before
         factor = jnp.where(rose, self.longer, self.shorter).astype(step.dtype)
         changed = jnp.clip(step * factor, self.least, self.most)
@@ -70,3 +94,4 @@ class Adaptive:
 
 
 StepSize: TypeAlias = Fixed | Decaying | Adaptive
+"""A choice of the modules 5 and 7."""

@@ -58,7 +58,17 @@ class TrustRegionWeights:
     def __call__(
         self, log_weights: jax.Array, reward: jax.Array, step: jax.Array, temperature: jax.Array
     ) -> jax.Array:
-        """Update the weights; see `DirectWeights`, with the bound as `step`."""
+        """Update the weights.
+
+        Args:
+            log_weights: shape `(C,)`, minus infinity for a place without a component.
+            reward: `R`, shape `(C,)`.
+            step: the bound, in nats.
+            temperature: `tau`.
+
+        Returns:
+            The new ones, shape `(C,)`.
+        """
         used = log_weights > -jnp.inf
 
         def moved(rate: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -88,5 +98,6 @@ def _normalised(logits: jax.Array) -> jax.Array:
 
 
 WeightUpdate: TypeAlias = DirectWeights | TrustRegionWeights
+"""A choice of this module."""
 CHOICES: dict[str, WeightUpdate] = {"U": DirectWeights(), "O": TrustRegionWeights()}
 """The letters of this module."""

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from ngem_tutorial._typing import Array, Bool, Float, Int
-from ngem_tutorial.vi.gaussians import Gaussians, pad
+from ngem_tutorial.vi._gaussians import Gaussians, pad
 
 __all__ = ["Store", "grow", "normalised"]
 

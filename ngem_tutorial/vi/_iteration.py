@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 
 from ngem_tutorial._typing import Array, Float
+from ngem_tutorial.vi._gaussians import Gaussians
+from ngem_tutorial.vi._state import Archive, Record, State
+from ngem_tutorial.vi._store import Store, normalised
 from ngem_tutorial.vi.design import Design
 from ngem_tutorial.vi.estimators import Samples
-from ngem_tutorial.vi.gaussians import Gaussians
-from ngem_tutorial.vi.state import Archive, Record, State
 from ngem_tutorial.vi.steps import Progress
-from ngem_tutorial.vi.store import Store, normalised
 
 __all__ = ["Problem", "iterate", "run_block"]
 

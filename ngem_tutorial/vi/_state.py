@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ngem_tutorial._typing import Array, Float, Int
-from ngem_tutorial.vi.gaussians import Gaussians
-from ngem_tutorial.vi.store import Store
+from ngem_tutorial.vi._gaussians import Gaussians
+from ngem_tutorial.vi._store import Store
 
 __all__ = ["Archive", "Record", "State"]
 
