@@ -166,9 +166,12 @@ def update_weights(problem: Problem, state: State, temperature: jax.Array) -> St
         Progress(design.weight_update.first_step, state.iteration - 1, elbo, state.elbo),
     )
     rewards = jnp.where(used, temperature * state.log_weights + reward, -jnp.inf)
-    log_weights = design.weight_update(state.log_weights, reward, weight_step, temperature)
+    new = design.weight_update(state.log_weights, reward, weight_step, temperature)
+    good = (jnp.isfinite(new) | ~used).all()
+    log_weights = jnp.where(good, new, state.log_weights)
     return state._replace(
         log_weights=log_weights,
+        refused=state.refused + (~good).astype(jnp.int32),
         weight_step=weight_step,
         elbo=elbo,
         rewards=_append(state.rewards, rewards),

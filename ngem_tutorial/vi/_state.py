@@ -60,7 +60,7 @@ class State(NamedTuple):
     rejected: Int[Array, ""]
     """How many of them had density zero and are not used."""
     refused: Int[Array, ""]
-    """How many updates of components were refused."""
+    """How many updates, of a component or of the weights, were refused."""
     additions: Int[Array, ""]
     """How many components were added."""
     bad_point: Float[Array, " d"]

@@ -58,7 +58,8 @@ class Diagnosis(NamedTuple):
             ValueError: if the number is not positive.
         """
         number = check_whole("number", number, 1)
-        return self.x[jax.random.categorical(key, self.log_weights, shape=(number,))]
+        weights = jax.nn.softmax(self.log_weights)
+        return jax.random.choice(key, self.x, (number,), p=weights)
 
 
 def diagnose(

@@ -210,8 +210,9 @@ def _quadratic_fit(z: jax.Array, rho: jax.Array, weights: jax.Array, ridge: jax.
     below = jnp.sqrt(ridge) * jnp.eye(size, dtype=z.dtype)
     matrix = jnp.concatenate([root * (features - mean), below])
     target = jnp.concatenate([root[:, 0] * (rho - level), jnp.zeros(size, z.dtype)])
-    q, r = jnp.linalg.qr(matrix)
-    found = jax.scipy.linalg.solve_triangular(r, q.T @ target)
+    # With the target as a last column, R holds Q^T target too.
+    r = jnp.linalg.qr(jnp.column_stack([matrix, target]), mode="r")
+    found = jax.scipy.linalg.solve_triangular(r[:size, :size], r[:size, size])
     slope, products = found[:dim], found[dim:]
     quadratic = jnp.zeros((dim, dim), z.dtype).at[i, j].set(products)
     return Estimate(slope, -(quadratic + quadratic.T))

@@ -88,7 +88,9 @@ class VIFit:
 
     @property
     def refused(self) -> int:
-        """How many updates of a component were not positive definite, and were not made."""
+        """How many updates were not made: of a component whose precision would not have been positive
+        definite, or of the weights where rewards were not finite.
+        """
         return int(self.state.refused)
 
     def extend(self, num_iterations: int, *, progress: bool | None = None) -> VIFit:

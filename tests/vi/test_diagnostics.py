@@ -1,0 +1,92 @@
+"""Diagnosis of a fit, against closed forms and scipy's generalised Pareto distribution."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from ngem_tutorial.vi import diagnose, initial_mixture
+from ngem_tutorial.vi.diagnostics import _pareto_k
+
+KEY = jax.random.key(0)
+START = initial_mixture(KEY, 2, spread=0.0)
+
+
+def wider(x: jax.Array) -> jax.Array:
+    """log Z = log(2 pi) + 2 log 1.2 under a standard normal approximation."""
+    return -0.5 * jnp.sum((x / 1.2) ** 2)
+
+
+def test_the_evidence_is_within_its_error() -> None:
+    found = diagnose(START, wider, KEY, 20_000)
+    truth = np.log(2.0 * np.pi) + 2.0 * np.log(1.2)
+    assert abs(found.log_evidence - truth) < 4.5 * found.log_evidence_error
+    divergence = 0.5 * 2 * (1 / 1.44 - 1 + np.log(1.44))
+    assert abs(found.elbo - (truth - divergence)) < 4.5 * found.elbo_error
+    w = np.exp(np.asarray(found.log_weights, np.float64))
+    assert found.effective_number == pytest.approx(w.sum() ** 2 / (w**2).sum(), rel=1e-6)
+
+
+def test_draws_by_weight_are_draws_of_the_target() -> None:
+    found = diagnose(START, wider, KEY, 20_000)
+    x = found.resample(jax.random.key(1), 20_000)
+    assert x.shape == (20_000, 2)
+    w = np.exp(np.asarray(found.log_weights, np.float64))
+    for power in (1, 2):
+        values = np.asarray(found.x, np.float64) ** power
+        wanted = w @ values / w.sum()
+        error = np.sqrt(w @ (values - wanted) ** 2 / w.sum() / 20_000)
+        assert np.all(np.abs(np.mean(np.asarray(x) ** power, axis=0) - wanted) < 4.5 * error)
+
+
+@pytest.mark.parametrize("shape", [0.2, 0.5, 0.9])
+def test_the_tail_has_the_shape_of_a_pareto_distribution(shape: float) -> None:
+    """Over twenty samples; the prior of ten observations at 0.5 draws it in a little."""
+    found = [
+        _pareto_k(np.log(stats.genpareto.rvs(shape, size=20_000, random_state=seed)))
+        for seed in range(20)
+    ]
+    drawn_in = (425 * shape + 10 * 0.5) / 435
+    assert abs(np.mean(found) - drawn_in) < 4.5 * np.std(found) / np.sqrt(20) + 0.02
+
+
+def test_an_exact_fit_has_weights_that_are_alike() -> None:
+    found = diagnose(START, lambda x: -0.5 * x @ x, KEY, 1000)
+    assert found.pareto_k == -np.inf
+    assert found.effective_number == pytest.approx(1000, rel=1e-4)
+
+
+def test_a_target_without_density_and_too_few_samples_are_errors() -> None:
+    with pytest.raises(ValueError, match="above minus infinity"):
+        diagnose(START, lambda x: -jnp.inf + 0.0 * x[0], KEY, 100)
+    with pytest.raises(ValueError, match="number must be at least 100"):
+        diagnose(START, wider, KEY, 10)
+
+
+def test_a_model_of_numpyro_with_constrained_parameters() -> None:
+    """The recipe: its potential on unconstrained parameters is minus a log density."""
+    numpyro = pytest.importorskip("numpyro")
+    from jax.flatten_util import ravel_pytree
+
+    from ngem_tutorial.vi import fit_density
+
+    y = jnp.asarray(np.random.default_rng(0).normal(2.0, 3.0, 200))
+
+    def model() -> None:
+        mu = numpyro.sample("mu", numpyro.distributions.Normal(0.0, 10.0))
+        sigma = numpyro.sample("sigma", numpyro.distributions.HalfNormal(5.0))
+        numpyro.sample("y", numpyro.distributions.Normal(mu, sigma), obs=y)
+
+    start = numpyro.infer.util.initialize_model(KEY, model)
+    flat, unravel = ravel_pytree(start.param_info.z)
+    fit = fit_density(
+        lambda x: -start.potential_fn(unravel(x)), flat.size, key=KEY, num_iterations=60
+    )
+    draws = jax.vmap(lambda x: start.postprocess_fn(unravel(x)))(fit.mixture.sample(KEY, 4000))
+    assert float(draws["mu"].mean()) == pytest.approx(float(y.mean()), abs=0.05)
+    assert float(draws["sigma"].mean()) == pytest.approx(float(y.std()), rel=0.03)
+    assert float(draws["sigma"].min()) > 0
+    assert float(draws["mu"].std()) == pytest.approx(float(y.std()) / np.sqrt(200), rel=0.1)
