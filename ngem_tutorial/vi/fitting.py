@@ -88,8 +88,10 @@ class VIFit:
 
     @property
     def refused(self) -> int:
-        """How many updates were not made: of a component whose precision would not have been positive
-        definite, or of the weights where rewards were not finite.
+        """How many updates were not made.
+
+        Of a component whose precision would not have been positive definite, or of the weights
+        where the rewards were not finite.
         """
         return int(self.state.refused)
 
@@ -224,11 +226,12 @@ def fit_density(
     check_number("temperature", temperature, "positive", lambda t: (t > 0) & np.isfinite(t))
     design = method if isinstance(method, Design) else get_design(method)
     chunk = check_whole("chunk", chunk, 1)
-    if start is None:
-        start = initial_mixture(key, dim, spread=0.0)
-    mixture = _checked_start(start, dim)
+    mixture = None if start is None else _checked_start(start, dim)
     problem = Problem(log_density, design, bool(noisy), chunk)
-    _check_target(problem, key, mixture.means[0])
+    dtype = jnp.result_type(float) if mixture is None else mixture.means.dtype
+    _check_target(problem, key, jax.ShapeDtypeStruct((dim,), dtype))
+    if mixture is None:
+        mixture = initial_mixture(key, dim, spread=0.0)
     state = _first_state(problem, mixture, key)
     names = ("iteration", "elbo", "elbo_error", "evaluations", "num_components", "seconds")
     history = {name: np.zeros(0) for name in names}
@@ -256,7 +259,7 @@ def _checked_start(start: Any, dim: int) -> FullGaussianMixture:
     return FullGaussianMixture.from_diagonal(start)
 
 
-def _check_target(problem: Problem, key: jax.Array, x: jax.Array) -> None:
+def _check_target(problem: Problem, key: jax.Array, x: jax.ShapeDtypeStruct) -> None:
     """Look at the shape that the target returns, without computing."""
     arguments = (x, key) if problem.noisy else (x,)
     if not callable(problem.log_density):
