@@ -66,7 +66,8 @@ class VIFit:
     history: Mapping[str, np.ndarray]
     """A value for each iteration: `iteration`, `elbo` (nats, of the mixture before it, estimated
     from its new samples), `elbo_error` (the standard error), `evaluations` (of the target so far),
-    `num_components`, `seconds` (since the start, without compiling)."""
+    `num_components`, `seconds` (since the start, without compiling). Samples without density are
+    left out of the ELBO, which is minus infinity where there are any."""
     state: State
     """What the next iteration depends on."""
     problem: Problem
@@ -399,7 +400,8 @@ def _adapt(problem: Problem, state: State) -> tuple[State, float]:
         seconds += time.perf_counter() - start
         state = delete(state)
     number = int(state.num_components)
-    if number < min(choice.most, BUCKETS[-1]):
+    seen = bool((state.archive.log_target > -jnp.inf).any())
+    if seen and number < min(choice.most, BUCKETS[-1]):
         if number == len(state.log_weights):
             state = _grown(problem, state, bucket(number + 1))
         start = time.perf_counter()
