@@ -123,7 +123,7 @@ CHOICES: dict[str, Adaptation] = {"E": FixedNumber(), "A": AdaptiveNumber()}
 def delete(choice: AdaptiveNumber, state: State) -> State:
     """Delete the components that do nothing; the others keep their order."""
     bad = choice.stagnating(state)
-    places = jnp.arange(len(bad))
+    places = jnp.arange(len(bad), dtype=jnp.int32)
     used = (places < state.num_components) & ~bad
     number = jnp.sum(used, dtype=jnp.int32)
     new_places = jnp.where(used, jnp.cumsum(used) - 1, len(bad))
