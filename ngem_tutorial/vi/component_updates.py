@@ -151,7 +151,8 @@ def rate(m: jax.Array, u: jax.Array, bound: jax.Array, longest: jax.Array) -> ja
 
     high = jnp.log(jnp.minimum(limit, longest))
     halvings = 64 if m.dtype == jnp.float64 else 32
-    found, _ = jax.lax.fori_loop(0, halvings, halve, (high - 30.0, high))
+    # Down to 1e-37: far from a narrow target, whitened gradients are large.
+    found, _ = jax.lax.fori_loop(0, halvings, halve, (high - 85.0, high))
     return jnp.where(allowed, longest, jnp.exp(found))
 
 
@@ -177,8 +178,9 @@ def _factor_of_inverse(precision: jax.Array) -> jax.Array:
     """Return the Cholesky factor of the inverse of a matrix, NaN if that is not positive definite.
 
     Turned around, the Cholesky factor of a matrix is an upper triangular one, whose inverse
-    transposed is the factor of the inverse.
+    transposed is the factor of the inverse. Of an infinite matrix that would be zero.
     """
+    precision = jnp.where(jnp.isfinite(precision), precision, jnp.nan)
     upper = jnp.linalg.cholesky(precision[::-1, ::-1])[::-1, ::-1]
     identity = jnp.eye(precision.shape[-1], dtype=precision.dtype)
     return jax.scipy.linalg.solve_triangular(upper, identity, lower=False).T

@@ -83,7 +83,7 @@ class TrustRegionWeights:
             return jnp.where(fits, middle, low), jnp.where(fits, high, middle)
 
         longest = -jnp.log(temperature)  # eta = 0
-        shortest = longest - 60.0
+        shortest = longest - 85.0
         halvings = 64 if log_weights.dtype == jnp.float64 else 40
         found, _ = jax.lax.fori_loop(0, halvings, halve, (shortest, longest))
         rate = jnp.exp(jnp.where(moved(jnp.exp(longest))[1] <= step, longest, found))
