@@ -38,6 +38,7 @@ def frames(
         A table of panels: the target is grey, the fit has the colour of its divergence.
     """
     x, shade = np.asarray(grid), np.asarray(target)
+    top = 1.05 * max(shade.max(), *(float(np.max(densities)) for densities in rows.values()))
     with style():
         figure, axes = plt.subplots(
             len(rows),
@@ -54,7 +55,7 @@ def frames(
                 axis.plot(
                     x, density, color=_REVERSE if reverse else _FORWARD, ls="-" if reverse else "--"
                 )
-                axis.set(yticks=[], xlim=(x[0], x[-1]), ylim=(0.0, 1.35 * shade.max()))
+                axis.set(yticks=[], xlim=(x[0], x[-1]), ylim=(0.0, top))
             line[0].set_ylabel(name, fontsize=9)
         for axis, moment in zip(axes[0], moments, strict=True):
             label_panel(axis, "start" if moment == 0 else f"{moment} updates")
