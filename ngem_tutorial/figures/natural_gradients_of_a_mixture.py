@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ngem_tutorial.figures.style import PALETTE, label_panel, style
 
-__all__ = ["angles", "touching_bounds", "update"]
+__all__ = ["cosines", "touching_bounds", "update"]
 
 _INK = "black"
 _GREY = PALETTE["truth"]
@@ -100,22 +100,19 @@ def update(
     return figure
 
 
-def angles(distances: ArrayLike, curves: Mapping[str, ArrayLike]) -> Figure:
+def cosines(distances: ArrayLike, values: ArrayLike) -> Figure:
     """How far two natural gradients point apart, by the distance of two components.
 
     Args:
         distances: of the means, in scales, shape `(D,)`.
-        curves: for each label the cosines, shape `(D,)`.
+        values: the cosines, shape `(D,)`.
 
     Returns:
-        A curve for each label.
+        A curve.
     """
     with style():
-        figure, axis = plt.subplots(figsize=(5.2, 3.0))
-        for (label, curve), colour, dash in zip(
-            curves.items(), _ORDER, ("-", "--", ":"), strict=False
-        ):
-            axis.plot(np.asarray(distances), np.asarray(curve), color=colour, ls=dash, label=label)
-        axis.set(xlabel="distance of the two means, in scales", ylabel="cosine", ylim=(None, 1.02))
-        axis.legend(loc="lower right")
+        figure, axis = plt.subplots(figsize=(5.2, 2.8))
+        axis.axhline(1.0, color=_GREY, lw=0.8, ls=":")
+        axis.plot(np.asarray(distances), np.asarray(values), color=_ORDER[0])
+        axis.set(xlabel="distance of the two means, in scales", ylabel="cosine")
     return figure

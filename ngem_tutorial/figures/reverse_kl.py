@@ -111,9 +111,7 @@ def plane(
     """
     first, second = (np.asarray(axis) for axis in grid)
     with style():
-        figure, axes = plt.subplots(
-            1, len(panels), figsize=(7.5, 3.3), sharey=True, squeeze=False
-        )
+        figure, axes = plt.subplots(1, len(panels), figsize=(7.5, 3.3), sharey=True, squeeze=False)
         for axis, (label, mixture) in zip(axes[0], panels.items(), strict=True):
             axis.contourf(first, second, np.asarray(target), levels=8, cmap="Greys")
             weights = np.asarray(mixture.weights)
