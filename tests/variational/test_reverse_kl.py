@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import jax
@@ -24,7 +25,7 @@ def mixture(weights: list[float], means: list[float], scales: list[float]) -> De
 
 def integral(f: Density, low: float = -15.0, high: float = 15.0) -> float:
     edges = np.linspace(low, high, 13)
-    parts = [integrate.quad(f, a, b, limit=200)[0] for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [integrate.quad(f, a, b, limit=200)[0] for a, b in itertools.pairwise(edges)]
     return float(np.sum(parts))
 
 
