@@ -37,8 +37,8 @@ HEADER = """# Claims
 
 Every proposition of the book, page by page, with the number of cells that check it when its page is
 executed, and the tests that fail if it is broken. These are functions in
-`tests/theory/test_PAGE.py`, with spaces for the underscores of their names. `make test` runs both,
-and refuses a claim that has no cell or no test.
+`tests/theory/test_PAGE.py` or `tests/variational/test_PAGE.py`, with spaces for the underscores of
+their names. `make test` runs both, and refuses a claim that has no cell or no test.
 """
 
 
@@ -113,8 +113,8 @@ def render(claims: list[Claim], root: Path) -> str:
 
 
 def _row(claim: Claim) -> str:
-    own = f"tests/theory/test_{claim.page.stem}.py::"
-    tests = "<br>".join(test.removeprefix(own).replace("_", " ") for test in claim.tests)
+    own = re.compile(rf"tests/(theory|variational)/test_{claim.page.stem}\.py::")
+    tests = "<br>".join(own.sub("", test).replace("_", " ") for test in claim.tests)
     return f"| {{prf:ref}}`{claim.label}`: {claim.title} | {claim.cells} | {tests} |\n"
 
 
