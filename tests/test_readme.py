@@ -61,12 +61,25 @@ SAME_VALUE_OTHER_GRADIENT = """
 assert nll(mixture, y) == ngem(mixture, y)
 assert not jnp.allclose(jax.grad(ngem)(mixture, y).means, jax.grad(nll)(mixture, y).means)
 """
+ALL_AROUND_THE_RING = """
+x = mixture.sample(jax.random.key(1), 4000)
+assert abs(jnp.mean(jnp.linalg.norm(x, axis=1)) - 4.0) < 0.2
+angles = jnp.arctan2(x[:, 1], x[:, 0])
+shares = jnp.histogram(angles, bins=8, range=(-jnp.pi, jnp.pi))[0] / 4000
+assert jnp.all(shares > 0.05)
+"""
 
 
 @pytest.mark.parametrize(
     ("code", "check"),
-    list(zip(SNIPPETS, [BOTH_ANSWERS, SAME_VALUE_OTHER_GRADIENT], strict=True)),
-    ids=["train", "ngem"],
+    list(
+        zip(
+            SNIPPETS,
+            [BOTH_ANSWERS, SAME_VALUE_OTHER_GRADIENT, ALL_AROUND_THE_RING],
+            strict=True,
+        )
+    ),
+    ids=["train", "ngem", "fit_density"],
 )
 def test_the_snippets_do_what_the_readme_says(code, check):
     assert len([line for line in code.splitlines() if line]) <= 10
