@@ -16,9 +16,16 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from ngem_tutorial.components import FullGaussianMixture
 from ngem_tutorial.runs import Unit
-from ngem_tutorial.vi import Design, TargetError, VIFit, fit_density, get_design, initial_mixture
+from ngem_tutorial.vi import (
+    Design,
+    TargetError,
+    VIFit,
+    fit_density,
+    get_design,
+    initial_mixture,
+    modes_found,
+)
 from ngem_tutorial.vi import targets as generators
 from ngem_tutorial.vi.adaptation import AdaptiveNumber
 from ngem_tutorial.vi.component_updates import TrustRegion
@@ -33,7 +40,6 @@ __all__ = [
     "Task",
     "design",
     "fit",
-    "modes_found",
     "units",
 ]
 
@@ -186,27 +192,6 @@ def fit(task: Task, codeword: str, seed: int) -> tuple[Target, VIFit]:
         max_evaluations=task.evaluations,
         start=start,
     )
-
-
-def modes_found(mixture: FullGaussianMixture, modes: np.ndarray) -> int:
-    """Count the modes that a mixture has.
-
-    A mode is found if the components for which it is the nearest one, and no further away than
-    `6 sqrt(d)`, have together at least a tenth of an equal share of the weight.
-
-    Args:
-        mixture: without batch axes.
-        modes: their means, shape `(M, d)`.
-
-    Returns:
-        How many.
-    """
-    distance = np.linalg.norm(np.asarray(mixture.means)[:, None] - modes, axis=-1)
-    nearest = distance.argmin(axis=1)
-    near = distance.min(axis=1) < 6.0 * np.sqrt(mixture.dim)
-    weights = np.where(near, np.asarray(mixture.weights), 0.0)
-    shares = np.bincount(nearest, weights, minlength=len(modes))
-    return int(np.sum(shares >= 0.1 / len(modes)))
 
 
 def units(config: Config) -> list[Unit]:

@@ -84,9 +84,7 @@ def side_by_side(
     return figure
 
 
-def _draw(
-    axis: Axes, x: ArrayLike, lines: Mapping[str, ArrayLike], level: float | None
-) -> None:
+def _draw(axis: Axes, x: ArrayLike, lines: Mapping[str, ArrayLike], level: float | None) -> None:
     for (name, y), colour, line in zip(lines.items(), _COLOURS, _LINES, strict=False):
         axis.plot(np.asarray(x), np.asarray(y), color=colour, ls=line, label=name)
     if level is not None:

@@ -5,7 +5,7 @@ modules, `Design`; each module is a file of its own.
 """
 
 from ngem_tutorial.vi.design import Design, get_design
-from ngem_tutorial.vi.diagnostics import Diagnosis, diagnose
+from ngem_tutorial.vi.diagnostics import Diagnosis, diagnose, modes_found
 from ngem_tutorial.vi.fitting import TargetError, VIFit, fit_density, initial_mixture
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "fit_density",
     "get_design",
     "initial_mixture",
+    "modes_found",
 ]

@@ -13,11 +13,11 @@ from scipy import special  # type: ignore[import-untyped]  # JAX depends on it
 
 from ngem_tutorial._checks import check_whole
 from ngem_tutorial._training.compilation import compiled
-from ngem_tutorial._typing import Array, Float
+from ngem_tutorial._typing import Array, ArrayLike, Float
 from ngem_tutorial.components import FullGaussianMixture
 from ngem_tutorial.mixtures import GaussianMixture
 
-__all__ = ["Diagnosis", "diagnose"]
+__all__ = ["Diagnosis", "diagnose", "modes_found"]
 
 
 class Diagnosis(NamedTuple):
@@ -110,6 +110,39 @@ def diagnose(
         float(relative.sum() ** 2 / np.sum(relative**2)),
         _pareto_k(w),
     )
+
+
+def modes_found(mixture: FullGaussianMixture, modes: ArrayLike) -> int:
+    """Count the modes that a mixture has.
+
+    A mode is found if the components for which it is the nearest one, and no further away than
+    `6 sqrt(d)`, have together at least a tenth of an equal share of the weight.
+
+    Args:
+        mixture: without batch axes.
+        modes: their means, shape `(M, d)`.
+
+    Returns:
+        How many.
+
+    Raises:
+        ValueError: if the modes are not points of as many dimensions as the mixture has.
+
+    Example:
+        >>> import jax
+        >>> from ngem_tutorial.vi import initial_mixture, modes_found
+        >>> modes_found(initial_mixture(jax.random.key(0), 2), [[0.0, 0.0], [50.0, 0.0]])
+        1
+    """
+    modes = np.asarray(modes, np.float64)
+    if modes.ndim != 2 or modes.shape[1] != mixture.dim:
+        raise ValueError(f"modes must have shape (M, d) with d = {mixture.dim}, got {modes.shape}")
+    distance = np.linalg.norm(np.asarray(mixture.means)[:, None] - modes, axis=-1)
+    nearest = distance.argmin(axis=1)
+    near = distance.min(axis=1) < 6.0 * np.sqrt(mixture.dim)
+    weights = np.where(near, np.asarray(mixture.weights), 0.0)
+    shares = np.bincount(nearest, weights, minlength=len(modes))
+    return int(np.sum(shares >= 0.1 / len(modes)))
 
 
 def _weigh(

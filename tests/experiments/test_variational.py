@@ -9,7 +9,6 @@ import pytest
 
 pytest.importorskip("pandas")
 
-from ngem_tutorial.components import FullGaussianMixture
 from ngem_tutorial.experiments import variational
 from ngem_tutorial.experiments.variational import Config, Task
 from ngem_tutorial.vi.design import MODULES
@@ -35,14 +34,6 @@ def test_words_of_the_ablation_change_one_letter_each() -> None:
     words = {w for task in variational.PRESETS["paper"].tasks for w in task.methods}
     assert len(words) >= 7
     assert all(len(word) == len(MODULES) for word in words)
-
-
-def test_a_mode_needs_weight_nearby() -> None:
-    modes = np.asarray([[0.0, 0.0], [20.0, 0.0], [0.0, 20.0]])
-    means = jnp.asarray([[0.5, 0.0], [20.0, 1.0], [0.0, 20.0], [60.0, 60.0]])
-    weights = jnp.log(jnp.asarray([0.5, 0.05, 0.01, 0.44]))
-    mixture = FullGaussianMixture(weights, means, jnp.broadcast_to(jnp.eye(2), (4, 2, 2)))
-    assert variational.modes_found(mixture, modes) == 2
 
 
 def test_a_run_that_fails_is_a_row_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ngem_tutorial.vi import diagnose, initial_mixture
+from ngem_tutorial.components import FullGaussianMixture
+from ngem_tutorial.vi import diagnose, initial_mixture, modes_found
 from ngem_tutorial.vi.diagnostics import _pareto_k
 
 KEY = jax.random.key(0)
@@ -90,3 +91,13 @@ def test_a_model_of_numpyro_with_constrained_parameters() -> None:
     assert float(draws["sigma"].mean()) == pytest.approx(float(y.std()), rel=0.03)
     assert float(draws["sigma"].min()) > 0
     assert float(draws["mu"].std()) == pytest.approx(float(y.std()) / np.sqrt(200), rel=0.1)
+
+
+def test_a_mode_needs_weight_nearby() -> None:
+    modes = np.asarray([[0.0, 0.0], [20.0, 0.0], [0.0, 20.0]])
+    means = jnp.asarray([[0.5, 0.0], [20.0, 1.0], [0.0, 20.0], [60.0, 60.0]])
+    weights = jnp.log(jnp.asarray([0.5, 0.05, 0.01, 0.44]))
+    mixture = FullGaussianMixture(weights, means, jnp.broadcast_to(jnp.eye(2), (4, 2, 2)))
+    assert modes_found(mixture, modes) == 2
+    with pytest.raises(ValueError, match=r"modes must have shape \(M, d\) with d = 2"):
+        modes_found(mixture, np.zeros((3, 1)))
