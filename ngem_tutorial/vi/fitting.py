@@ -201,7 +201,7 @@ def fit_density(
         temperature: `tau`, positive.
         noisy: whether the log density is an estimate, for example from a minibatch: it then takes
             a random key as its second argument.
-        chunk: at how many points the target is evaluated together.
+        chunk: at how many points the target is evaluated together; other draws for another number.
         progress: whether to show a bar; by default where the output is a terminal.
 
     Returns:
