@@ -42,13 +42,16 @@ class Gaussians(NamedTuple):
         return cls(means, inverses, jnp.sum(jnp.log(diagonals), axis=-1))
 
     def standardize(self, x: jax.Array) -> jax.Array:
-        """Return `z = L^-1 (x - mu)` of points `(n, d)` under each Gaussian, `(C, n, d)`."""
-        return jnp.einsum("cij,cnj->cni", self.inverses, x - self.means[:, None])
+        """Return `z = L^-1 (x - mu)` of points `(n, d)` under each Gaussian, `(C, d, n)`.
+
+        The points come last: products and sums over them then need no transposition.
+        """
+        return self.inverses @ (x.T - self.means[:, :, None])
 
     def log_prob(self, z: jax.Array) -> jax.Array:
-        """Return the log-densities `(n, C)` of standardised points `(C, n, d)`."""
-        constant = self.log_dets + 0.5 * z.shape[-1] * _LOG_2PI
-        return (-0.5 * jnp.sum(z**2, axis=-1) - constant[:, None]).T
+        """Return the log-densities `(n, C)` of standardised points `(C, d, n)`."""
+        constant = self.log_dets + 0.5 * z.shape[-2] * _LOG_2PI
+        return (-0.5 * jnp.sum(z**2, axis=-2) - constant[:, None]).T
 
 
 def bucket(num_components: int) -> int:

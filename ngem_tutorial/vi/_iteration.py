@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from ngem_tutorial._typing import Array, Float
 from ngem_tutorial.vi._gaussians import Gaussians
 from ngem_tutorial.vi._state import Archive, Record, State
-from ngem_tutorial.vi._store import Store, normalised
+from ngem_tutorial.vi._store import Store, Sums, logsumexp, write
 from ngem_tutorial.vi.design import Design
 from ngem_tutorial.vi.estimators import Samples
 from ngem_tutorial.vi.steps import Progress
@@ -30,7 +30,8 @@ class Problem:
     """What is fixed while a program runs; hashable, so that it is compiled once."""
 
     log_density: Callable[..., jax.Array]
-    """The target's, of a point `(d,)`, or of a point and a random key."""
+    """The target's, of a point `(d,)`, or of a point and a random key; of a `Partial` its function,
+    while its arrays are in the state."""
     design: Design
     """The seven modules."""
     noisy: bool
@@ -82,19 +83,8 @@ def iterate(
     """
     design = problem.design
     state = draw(problem, state)
-    store = state.store
-    log_q = jax.nn.logsumexp(store.log_components + state.log_weights, axis=1, keepdims=True)
-    counts = store.counts()
-    samples = Samples(
-        store.x,
-        jnp.where(counts, store.log_target - temperature * log_q[:, 0], 0.0),
-        store.gradient,
-        jnp.where(counts[:, None], jnp.exp(store.log_components + state.log_weights - log_q), 0.0),
-        store.importance_weights(),
-        store.first(),
-        store.number(),
-    )
-    elbo, error = elbo_of_new(store, log_q[:, 0], samples.rho)
+    samples = weighted(state, temperature)
+    elbo, error = elbo_of_new(state.store, samples)
     steps = design.component_step(
         state.steps,
         Progress(
@@ -105,7 +95,7 @@ def iterate(
         ),
     )
     estimate, ridge = design.estimator(
-        samples, state.gaussians, state.factors, temperature, state.ridge, problem.chunk
+        samples, state.gaussians, state.factors, temperature, state.ridge
     )
     step = jax.vmap(design.component_update, (0, 0, None))(estimate, steps, 1.0 / temperature)
     good = jnp.isfinite(step.shift).all(-1) & jnp.isfinite(step.factor).all((-2, -1))
@@ -123,41 +113,69 @@ def iterate(
         refused=state.refused + jnp.sum(used & ~good, dtype=jnp.int32),
         iteration=state.iteration + 1,
     )
-    store = store._replace(
-        log_components=log_components(store, state.gaussians, used, problem.chunk)
+    return update_weights(problem, state, samples.log_background, temperature), elbo, error
+
+
+def weighted(state: State, temperature: jax.Array) -> Samples:
+    """The samples of the store, with their weights for the present components."""
+    store = state.store
+    background = store.log_background()
+    size, dtype = len(state.log_weights), store.x.dtype
+
+    def add(carry: tuple[Any, ...], rows: jax.Array, there: jax.Array) -> tuple[Any, ...]:
+        log_q, sums = carry
+        densities = store.log_components[rows]
+        ratio = jnp.where(there[:, None], densities - background[rows, None], -jnp.inf)
+        counts = there & (background[rows] < jnp.inf)
+        new = jnp.where(counts, logsumexp(densities + state.log_weights), jnp.inf)
+        return write(log_q, rows, there, new), sums.add(ratio, jnp.zeros((), dtype))
+
+    start = jnp.full(len(store.x), jnp.inf, dtype), Sums.none(size, dtype)
+    log_q, sums = store.blocks(add, start)
+    return Samples(
+        store.x,
+        jnp.where(log_q < jnp.inf, store.log_target - temperature * log_q, 0.0),
+        store.gradient,
+        store.log_components,
+        log_q,
+        background,
+        sums.log_total(),
+        state.log_weights,
+        store.first(),
+        store.number(),
     )
-    return update_weights(problem, state._replace(store=store), temperature), elbo, error
 
 
-def elbo_of_new(store: Store, log_q: jax.Array, rho: jax.Array) -> tuple[jax.Array, jax.Array]:
+def elbo_of_new(store: Store, samples: Samples) -> tuple[jax.Array, jax.Array]:
     """Estimate the ELBO of a mixture from the newest samples, which have not changed it yet.
 
     All samples of the store would say too much: the components have been fitted to the older ones.
 
     Args:
         store: with samples of the mixture's components, in any shares.
-        log_q: log-density of the mixture at all samples, shape `(N,)`.
-        rho: `log p~ - tau log q`, shape `(N,)`.
+        samples: the same, weighted.
 
     Returns:
         The self-normalised estimate, and its standard error.
     """
     size = len(store.x)
     age = (store.row - 1 - jnp.arange(size)) % size
-    new = (age < store.sizes[store.slot]) & store.counts()
-    ratio = jnp.where(new, log_q - store.log_draws[:, store.slot], -jnp.inf)
-    weights = normalised(ratio[:, None])[:, 0]
-    elbo = weights @ rho
-    return elbo, jnp.sqrt(jnp.sum((weights * (rho - elbo)) ** 2))
+    new = (age < store.sizes[store.slot]) & (samples.log_q < jnp.inf)
+    ratio = jnp.where(new, samples.log_q - store.log_draws[:, store.slot], -jnp.inf)
+    weights = jnp.exp(
+        ratio
+        - Sums.none(1, ratio.dtype).add(ratio[:, None], jnp.zeros((), ratio.dtype)).log_total()
+    )
+    elbo = weights @ samples.rho
+    return elbo, jnp.sqrt(jnp.sum((weights * (samples.rho - elbo)) ** 2))
 
 
-def update_weights(problem: Problem, state: State, temperature: jax.Array) -> State:
+def update_weights(
+    problem: Problem, state: State, background: jax.Array, temperature: jax.Array
+) -> State:
     """The second half of an iteration: rewards of the updated components, and the weights."""
-    design, store = problem.design, state.store
-    log_q = jax.nn.logsumexp(store.log_components + state.log_weights, axis=1)
-    rho = jnp.where(store.counts(), store.log_target - temperature * log_q, 0.0)
-    importance = store.importance_weights()
-    reward = importance.T @ rho  # R_o = E_o[rho]
+    design = problem.design
+    state, reward = rewards(state, background, temperature)
     used = jnp.arange(len(reward)) < state.num_components
     weights = jnp.exp(state.log_weights)
     elbo = jnp.sum(jnp.where(used, weights * reward, 0.0))
@@ -165,7 +183,7 @@ def update_weights(problem: Problem, state: State, temperature: jax.Array) -> St
         state.weight_step,
         Progress(design.weight_update.first_step, state.iteration - 1, elbo, state.elbo),
     )
-    rewards = jnp.where(used, temperature * state.log_weights + reward, -jnp.inf)
+    latest = jnp.where(used, temperature * state.log_weights + reward, -jnp.inf)
     new = design.weight_update(state.log_weights, reward, weight_step, temperature)
     good = (jnp.isfinite(new) | ~used).all()
     log_weights = jnp.where(good, new, state.log_weights)
@@ -174,9 +192,31 @@ def update_weights(problem: Problem, state: State, temperature: jax.Array) -> St
         refused=state.refused + (~good).astype(jnp.int32),
         weight_step=weight_step,
         elbo=elbo,
-        rewards=_append(state.rewards, rewards),
+        rewards=_append(state.rewards, latest),
         weights=_append(state.weights, log_weights),
     )
+
+
+def rewards(
+    state: State, background: jax.Array, temperature: jax.Array
+) -> tuple[State, Float[Array, " C"]]:
+    """Evaluate the updated components at all samples; return their rewards `R_o = E_o[rho]`."""
+    store = state.store
+    size, dtype = len(state.log_weights), store.x.dtype
+    used = jnp.arange(size) < state.num_components
+
+    def add(carry: tuple[Any, ...], rows: jax.Array, there: jax.Array) -> tuple[Any, ...]:
+        log_components, sums = carry
+        densities = state.gaussians.log_prob(state.gaussians.standardize(store.x[rows]))
+        densities = jnp.where(used, densities, -jnp.inf)
+        counts = there & (background[rows] < jnp.inf)
+        log_q = logsumexp(densities + state.log_weights)
+        rho = jnp.where(counts, store.log_target[rows] - temperature * log_q, 0.0)
+        ratio = jnp.where(counts[:, None], densities - background[rows, None], -jnp.inf)
+        return write(log_components, rows, there, densities), sums.add(ratio, rho)
+
+    log_components, sums = store.blocks(add, (store.log_components, Sums.none(size, dtype)))
+    return state._replace(store=store._replace(log_components=log_components)), sums.mean()
 
 
 def draw(problem: Problem, state: State) -> State:
@@ -184,15 +224,12 @@ def draw(problem: Problem, state: State) -> State:
     sampling = problem.design.sampling
     key = jax.random.fold_in(state.key, state.iteration)
     count_key, noise_key, target_key, archive_key = jax.random.split(key, 4)
-    most = int(sampling.reuse * sampling.number) * state.num_components
-    store = state.store.keep(most)
+    store = state.store.keep(sampling.old(1) * state.num_components)
     counts = sampling.counts(count_key, store, state.log_weights, state.num_components)
     log_counts = jnp.log(counts.astype(store.x.dtype))
     ends = jnp.cumsum(counts)
     total = ends[-1]
     used = jnp.arange(len(counts)) < state.num_components
-    length = len(store.sizes)
-    slot = (store.slot + 1) % length
 
     def chunk(j: jax.Array, carry: tuple[State, Store]) -> tuple[State, Store]:
         state, store = carry
@@ -204,19 +241,11 @@ def draw(problem: Problem, state: State) -> State:
         noise = jax.random.normal(jax.random.fold_in(noise_key, j), shape, store.x.dtype)
         deviation = jnp.einsum("nij,nj->ni", state.factors[component], noise)
         x = state.gaussians.means[component] + deviation
-        log_target, gradient = evaluate(problem, x, jax.random.fold_in(target_key, j))
+        log_target, gradient = evaluate(problem, state, x, jax.random.fold_in(target_key, j))
         state = note_bad(state, x, log_target, gradient, live)
         log_components = state.gaussians.log_prob(state.gaussians.standardize(x))
         log_components = jnp.where(used, log_components, -jnp.inf)
-        log_draws = jnp.full((len(x), length), -jnp.inf, x.dtype)
-
-        def past(k: jax.Array, log_draws: jax.Array) -> jax.Array:
-            place = (store.slot - k) % length
-            gaussians = jax.tree.map(lambda leaf: leaf[place], store.drawn_by)
-            density = gaussians.log_prob(gaussians.standardize(x)) + store.log_counts[place]
-            return log_draws.at[:, place].set(jax.nn.logsumexp(density, axis=1))
-
-        log_draws = jax.lax.fori_loop(0, store.slots, past, log_draws)
+        log_draws = store.log_draws_at(x)
         row = jnp.where(live, (store.row + position) % len(store.x), len(store.x))
         store = store._replace(
             x=store.x.at[row].set(x, mode="drop"),
@@ -231,29 +260,26 @@ def draw(problem: Problem, state: State) -> State:
         return state._replace(archive=archive, rejected=state.rejected + rejected), store
 
     state, store = jax.lax.fori_loop(0, -(-total // problem.chunk), chunk, (state, store))
-    newest = jax.nn.logsumexp(store.log_components + log_counts, axis=1)
-    store = store._replace(
-        log_draws=store.log_draws.at[:, slot].set(newest),
-        drawn_by=jax.tree.map(
-            lambda ring, new: ring.at[slot].set(new), store.drawn_by, state.gaussians
-        ),
-        log_counts=store.log_counts.at[slot].set(log_counts),
-        sizes=store.sizes.at[slot].set(total.astype(jnp.int32)),
-        slot=slot.astype(jnp.int32),
-        row=((store.row + total) % len(store.x)).astype(jnp.int32),
-        slots=(store.slots + 1).astype(jnp.int32),
-    )
+    store = store.close(state.gaussians, log_counts, total.astype(jnp.int32))
     return state._replace(store=store, evaluations=state.evaluations + total.astype(jnp.int32))
 
 
-def evaluate(problem: Problem, x: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+def log_density_of(problem: Problem, state: State) -> Callable[..., jax.Array]:
+    """The log density that was given: a `Partial`, or a function."""
+    return problem.log_density if state.target is None else state.target
+
+
+def evaluate(
+    problem: Problem, state: State, x: jax.Array, key: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """The log target at points `(n, d)`, and its gradients, `(n, 0)` if they are not needed."""
+    log_density = log_density_of(problem, state)
     arguments: Any = (x, jax.random.split(key, len(x))) if problem.noisy else (x,)
     if problem.design.estimator.uses_gradient:
-        value, gradient = jax.vmap(jax.value_and_grad(problem.log_density))(*arguments)
+        value, gradient = jax.vmap(jax.value_and_grad(log_density))(*arguments)
         # Outside of the support there is nothing to follow.
         return value, jnp.where((value == -jnp.inf)[:, None], 0.0, gradient)
-    return jax.vmap(problem.log_density)(*arguments), jnp.zeros((len(x), 0), x.dtype)
+    return jax.vmap(log_density)(*arguments), jnp.zeros((len(x), 0), x.dtype)
 
 
 def note_bad(
@@ -290,23 +316,6 @@ def remember(
         archive.log_target.at[place].set(log_target, mode="drop"),
         (archive.seen + jnp.sum(live)).astype(jnp.int32),
     )
-
-
-def log_components(
-    store: Store, gaussians: Gaussians, used: jax.Array, chunk: int
-) -> Float[Array, "N C"]:
-    """Log-densities of the samples that count under components, a chunk at a time."""
-    rows, first, number = len(store.x), store.first(), store.number()
-
-    def body(j: jax.Array, result: jax.Array) -> jax.Array:
-        offset = j * chunk + jnp.arange(chunk)
-        index = (first + offset) % rows
-        density = gaussians.log_prob(gaussians.standardize(store.x[index]))
-        density = jnp.where(used, density, -jnp.inf)
-        return result.at[jnp.where(offset < number, index, rows)].set(density, mode="drop")
-
-    start = jnp.full((rows, len(used)), -jnp.inf, store.x.dtype)
-    return jax.lax.fori_loop(0, -(-number // chunk), body, start)
 
 
 def _append(history: jax.Array, new: jax.Array) -> jax.Array:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
+
 from ngem_tutorial._typing import Array, Float, Int
 from ngem_tutorial.vi._gaussians import Gaussians
 from ngem_tutorial.vi._store import Store
@@ -71,6 +73,8 @@ class State(NamedTuple):
     """Whether there is one."""
     initial_factor: Float[Array, "d d"]
     """Cholesky factor of the first component at the start; new ones have its shape."""
+    target: jax.tree_util.Partial | None
+    """The log density, where it brings arrays of its own; see `_iteration.log_density_of`."""
 
 
 class Record(NamedTuple):

@@ -177,7 +177,6 @@ def add(
     store: Store = state.store
     new = jax.tree.map(lambda leaf: leaf[place][None], gaussians)
     column = new.log_prob(new.standardize(store.x))[:, 0]
-    column = jnp.where(store.counts(), column, -jnp.inf)
     log_weights = state.log_weights.at[place].set(choice.first_log_weight)
     return state._replace(
         gaussians=gaussians,

@@ -7,7 +7,6 @@ For component `o` and `rho(x) = log p~(x) - tau log q(x)` the natural gradient h
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, TypeAlias
 
@@ -16,55 +15,46 @@ import jax.numpy as jnp
 
 from ngem_tutorial._typing import Array, Float
 from ngem_tutorial.vi._gaussians import Gaussians
+from ngem_tutorial.vi._store import blocks
 
 __all__ = ["CHOICES", "Estimate", "Estimator", "More", "Samples", "Stein"]
 
 
 class Samples(NamedTuple):
-    """Samples and what an estimator reads of them; those that do not count have weight zero."""
+    """Samples and what an estimator reads of them."""
 
     x: Float[Array, "n d"]
     """The samples, shape `(n, d)`."""
     rho: Float[Array, " n"]
-    """`log p~ - tau log q`, shape `(n,)`."""
+    """`log p~ - tau log q`, zero where a sample does not count, shape `(n,)`."""
     gradient: Float[Array, "n d"]
     """Gradient of the log target, shape `(n, d)`; `(n, 0)` where it is not needed."""
-    responsibilities: Float[Array, "n C"]
-    """Of the components under the whole mixture, shape `(n, C)`."""
-    weights: Float[Array, "n C"]
-    """Importance weights of the samples for each component, each column summing to one."""
+    log_components: Float[Array, "n C"]
+    """Log-densities of the components, shape `(n, C)`."""
+    log_q: Float[Array, " n"]
+    """Of the mixture, plus infinity where a sample does not count, shape `(n,)`."""
+    log_background: Float[Array, " n"]
+    """Of what drew the samples, plus infinity where a sample does not count, shape `(n,)`."""
+    log_totals: Float[Array, " C"]
+    """What makes the importance weights of a component sum to one, as a logarithm."""
+    log_weights: Float[Array, " C"]
+    """Of the mixture, shape `(C,)`."""
     first: Array
     """Row of the first sample; the rows are a ring."""
     number: Array
     """How many rows from the first one on hold samples."""
 
-    def sum(self, function: Callable[[Samples], Estimate], chunk: int, like: Estimate) -> Estimate:
-        """Sum a function of `chunk` samples at a time over the samples that there are.
+    def weights(self, rows: jax.Array) -> jax.Array:
+        """Importance weights of some samples for each component, shape `(m, C)`.
 
-        The memory that it takes is that of a chunk, the time that of the samples there are.
-
-        Args:
-            function: from some of the samples to their part of the sum.
-            chunk: how many at a time.
-            like: zeros of the sum's shape.
-
-        Returns:
-            The sum.
+        Each column sums to one over all samples; those that do not count have none.
         """
-        rows = self.x.shape[0]
-        arrays = self[:5]
+        background = self.log_background[rows, None]
+        return jnp.exp(self.log_components[rows] - background - self.log_totals)
 
-        def body(j: jax.Array, total: Estimate) -> Estimate:
-            offset = j * chunk + jnp.arange(chunk)
-            index = (self.first + offset) % rows
-            x, rho, gradient, responsibilities, weights = (array[index] for array in arrays)
-            weights = jnp.where((offset < self.number)[:, None], weights, 0.0)
-            part = self._replace(
-                x=x, rho=rho, gradient=gradient, responsibilities=responsibilities, weights=weights
-            )
-            return jax.tree.map(jnp.add, total, function(part))
-
-        return jax.lax.fori_loop(0, -(-self.number // chunk), body, like)
+    def responsibilities(self, rows: jax.Array) -> jax.Array:
+        """Of the components for some samples, shape `(m, C)`."""
+        return jnp.exp(self.log_components[rows] + self.log_weights - self.log_q[rows, None])
 
 
 class Estimate(NamedTuple):
@@ -93,7 +83,6 @@ class Stein:
         factors: jax.Array,
         temperature: jax.Array,
         ridge: jax.Array,
-        chunk: int,
     ) -> tuple[Estimate, jax.Array]:
         """Estimate the natural gradient of each component.
 
@@ -103,25 +92,30 @@ class Stein:
             factors: their Cholesky factors, shape `(C, d, d)`.
             temperature: `tau`.
             ridge: is handed back.
-            chunk: how many samples are looked at together.
 
         Returns:
             The estimate, and the ridge.
         """
-
-        def part(samples: Samples) -> Estimate:
-            z = gaussians.standardize(samples.x)
-            # grad log q = -sum_o r_o S_o^-1 (x - mu_o)
-            pull = jnp.einsum("cij,cni,nc->nj", gaussians.inverses, z, samples.responsibilities)
-            slope = samples.gradient + temperature * pull
-            weighted = samples.weights.T[:, :, None] * z
-            return Estimate(samples.weights.T @ slope, jnp.einsum("cni,nj->cij", weighted, slope))
-
         size, dim = gaussians.means.shape
-        zeros = Estimate(
-            jnp.zeros((size, dim), samples.x.dtype), jnp.zeros((size, dim, dim), samples.x.dtype)
-        )
-        total = samples.sum(part, chunk, zeros)
+        inverses = gaussians.inverses.reshape(size * dim, dim)
+
+        def add(sums: Estimate, rows: jax.Array, there: jax.Array) -> Estimate:
+            z = gaussians.standardize(samples.x[rows])
+            # grad log q = -sum_o r_o S_o^-1 (x - mu_o)
+            pulls = z * samples.responsibilities(rows).T[:, None]
+            pull = inverses.T @ pulls.reshape(size * dim, -1)
+            slope = samples.gradient[rows].T + temperature * pull
+            weights = jnp.where(there[:, None], samples.weights(rows), 0.0)
+            products = (z * weights.T[:, None]).reshape(size * dim, -1) @ slope.T
+            return Estimate(
+                sums.gradient + (slope @ weights).T,
+                sums.curvature + products.reshape(size, dim, dim),
+            )
+
+        dtype = samples.x.dtype
+        zeros = Estimate(jnp.zeros((size, dim), dtype), jnp.zeros((size, dim, dim), dtype))
+        first, number = samples.first, samples.number
+        total = blocks(first, number, samples.log_components, samples.x, add, zeros)
         outer = total.curvature @ factors  # sum a z h^T with h = L^T grad rho
         gradient = jnp.einsum("cji,cj->ci", factors, total.gradient)
         return Estimate(gradient, -0.5 * (outer + jnp.swapaxes(outer, -1, -2))), ridge
@@ -153,7 +147,6 @@ class More:
         factors: jax.Array,
         temperature: jax.Array,
         ridge: jax.Array,
-        chunk: int,
     ) -> tuple[Estimate, jax.Array]:
         """Estimate the natural gradient of each component.
 
@@ -163,7 +156,6 @@ class More:
             factors: their Cholesky factors, shape `(C, d, d)`.
             temperature: is in `rho` already.
             ridge: for each component, shape `(C,)`.
-            chunk: is not needed: the components are taken one after another.
 
         Returns:
             The estimate, and the ridge for the next one.
@@ -172,19 +164,21 @@ class More:
 
         def one(component: tuple[jax.Array, ...]) -> Estimate:
             # A place without a component has no weights, and costs nothing.
-            return jax.lax.cond(component[2].any(), fitted, nothing, component)
+            return jax.lax.cond(jnp.isfinite(component[3]), fitted, nothing, component)
 
         def nothing(component: tuple[jax.Array, ...]) -> Estimate:
             mean, inverse = component[:2]
             return Estimate(jnp.full_like(mean, jnp.nan), jnp.full_like(inverse, jnp.nan))
 
         def fitted(component: tuple[jax.Array, ...]) -> Estimate:
-            mean, inverse, weights, strength = component
+            mean, inverse, log_density, log_total, strength = component
+            weights = jnp.exp(log_density - samples.log_background - log_total)
             heaviest, rows = jax.lax.top_k(weights, number)
             z = (samples.x[rows] - mean) @ inverse.T
             return _quadratic_fit(z, samples.rho[rows], heaviest, strength)
 
-        columns = gaussians.means, gaussians.inverses, samples.weights.T, ridge
+        densities = samples.log_components.T
+        columns = gaussians.means, gaussians.inverses, densities, samples.log_totals, ridge
         estimate = jax.lax.map(one, columns)
         finite = jnp.isfinite(estimate.gradient).all(-1) & jnp.isfinite(estimate.curvature).all(
             (-2, -1)

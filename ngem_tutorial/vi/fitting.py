@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ngem_tutorial._checks import check_number, check_values, check_whole, real_array
-from ngem_tutorial._training.compilation import compiled
+from ngem_tutorial._training.compilation import Program, compiled
 from ngem_tutorial._typing import ArrayLike
 from ngem_tutorial.components import FullGaussianMixture
 from ngem_tutorial.mixtures import GaussianMixture
@@ -75,7 +75,7 @@ class VIFit:
     temperature: float
     """`tau`."""
     compile_seconds: float
-    """Time spent on compiling."""
+    """Time spent on compiling, and on making room for more components."""
 
     @property
     def evaluations(self) -> int:
@@ -188,7 +188,10 @@ def fit_density(
     Args:
         log_density: `log p~`, a function of a point of shape `(d,)` in JAX that returns a number;
             minus infinity where the density is zero. Its gradient is taken by JAX where the method
-            needs it. With `noisy` a function of a point and a random key.
+            needs it. With `noisy` a function of a point and a random key. Arrays that a function
+            has inside are constants of the program that is compiled for it; those that a
+            `jax.tree_util.Partial` binds are not, so that targets that differ in them alone share
+            one program.
         dim: `d`.
         key: a JAX random key; the same key gives the same numbers.
         method: seven letters, one for each module (see `design.MODULES`), or a `Design`.
@@ -228,12 +231,14 @@ def fit_density(
     design = method if isinstance(method, Design) else get_design(method)
     chunk = check_whole("chunk", chunk, 1)
     mixture = None if start is None else _checked_start(start, dim)
-    problem = Problem(log_density, design, bool(noisy), chunk)
+    target = log_density if isinstance(log_density, jax.tree_util.Partial) else None
+    function = log_density if target is None else target.func
+    problem = Problem(function, design, bool(noisy), chunk)
     dtype = jnp.result_type(float) if mixture is None else mixture.means.dtype
-    _check_target(problem, key, jax.ShapeDtypeStruct((dim,), dtype))
+    _check_target(log_density, (key,) if noisy else (), jax.ShapeDtypeStruct((dim,), dtype))
     if mixture is None:
         mixture = initial_mixture(key, dim, spread=0.0)
-    state = _first_state(problem, mixture, key)
+    state = _first_state(problem, mixture, key)._replace(target=target)
     names = ("iteration", "elbo", "elbo_error", "evaluations", "num_components", "seconds")
     history = {name: np.zeros(0) for name in names}
     fit = VIFit(mixture, history, state, problem, float(temperature), 0.0)
@@ -260,12 +265,11 @@ def _checked_start(start: Any, dim: int) -> FullGaussianMixture:
     return FullGaussianMixture.from_diagonal(start)
 
 
-def _check_target(problem: Problem, key: jax.Array, x: jax.ShapeDtypeStruct) -> None:
+def _check_target(log_density: Any, keys: tuple[Any, ...], x: jax.ShapeDtypeStruct) -> None:
     """Look at the shape that the target returns, without computing."""
-    arguments = (x, key) if problem.noisy else (x,)
-    if not callable(problem.log_density):
-        raise ValueError(f"log_density must be a function, got {problem.log_density!r}")
-    result = jax.eval_shape(problem.log_density, *arguments)
+    if not callable(log_density):
+        raise ValueError(f"log_density must be a function, got {log_density!r}")
+    result = jax.eval_shape(log_density, x, *keys)
     if getattr(result, "shape", None) != ():
         got = f"shape {result.shape}" if hasattr(result, "shape") else type(result).__name__
         raise ValueError(
@@ -282,7 +286,7 @@ def _first_state(problem: Problem, mixture: FullGaussianMixture, key: jax.Array)
     gaussians = Gaussians.of(mixture.means, mixture.factors)
     choice = design.adaptation
     archive = choice.archive if isinstance(choice, adaptation.AdaptiveNumber) else 1
-    rows, slots = design.sampling.room(number)
+    rows, slots = design.sampling.room(number), design.sampling.iterations()
     zero = jnp.zeros((), jnp.int32)
     state = State(
         gaussians=gaussians,
@@ -308,6 +312,7 @@ def _first_state(problem: Problem, mixture: FullGaussianMixture, key: jax.Array)
         bad_value=jnp.zeros((), dtype),
         bad=jnp.zeros((), bool),
         initial_factor=mixture.factors[0],
+        target=None,
     )
     return _grown(problem, state, bucket(number))
 
@@ -319,7 +324,7 @@ def _first_ridge(design: Design) -> float:
 def _grown(problem: Problem, state: State, size: int) -> State:
     """The state with room for more components."""
     dim = state.factors.shape[-1]
-    rows, _ = problem.design.sampling.room(size)
+    rows = problem.design.sampling.room(size)
     identity = jnp.eye(dim)
     gaussians = Gaussians(
         pad(state.gaussians.means, size, 0.0),
@@ -347,17 +352,18 @@ def _run(fit: VIFit, stop: int, max_evaluations: int | None, progress: bool | No
     clock = float(fit.history["seconds"][-1]) if len(fit.history["seconds"]) else 0.0
     length = problem.design.adaptation.every
     done = int(state.iteration)
+    programs: dict[int, Program] = {}
     with progress_bar(progress, done, stop) as show:
         while done < stop:
             start = time.perf_counter()
             # Up to the next iteration after which components are added.
             number = min(length - done % length, stop - done)
-            block = partial(_block, problem, length)
-            program = compiled(
-                block, state, temperature, np.int32(0), key=("vi block", problem, length)
-            )
+            size = len(state.log_weights)
+            if size not in programs:
+                block, key = partial(_block, problem, length), ("vi block", problem, length)
+                programs[size] = compiled(block, state, temperature, np.int32(0), key=key)
             compiling = time.perf_counter() - start
-            state, record = program(state, temperature, np.int32(number))
+            state, record = programs[size](state, temperature, np.int32(number))
             record = jax.device_get(record)
             done += number
             if bool(state.bad):
@@ -402,9 +408,9 @@ def _adapt(problem: Problem, state: State) -> tuple[State, float]:
     number = int(state.num_components)
     seen = bool((state.archive.log_target > -jnp.inf).any())
     if seen and number < min(choice.most, BUCKETS[-1]):
-        if number == len(state.log_weights):
-            state = _grown(problem, state, bucket(number + 1))
         start = time.perf_counter()
+        if number == len(state.log_weights):
+            state = jax.block_until_ready(_grown(problem, state, bucket(number + 1)))
         options = design.component_update.first_step, _first_ridge(design), problem.chunk
         add = compiled(
             lambda s: adaptation.add(choice, s, *options), state, key=("vi add", choice, *options)

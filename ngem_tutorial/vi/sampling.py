@@ -13,33 +13,41 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
-from ngem_tutorial.vi._store import Store, normalised
+from ngem_tutorial.vi._store import Store
 
 __all__ = ["CHOICES", "FromComponents", "FromMixture", "Sampling"]
 
 
 @dataclass(frozen=True)
-class FromComponents:
-    """`M`: from each component its own, also from one with hardly any weight."""
+class _Reused:
+    """What both choices have in common: how long samples are used."""
 
     number: int = 100
-    """Effective number of samples for each component."""
-    reuse: float = 2.0
+    """Effective number of samples that an iteration wants."""
+    reuse: float = 0.0
     """Old samples count up to this many times `number` for each component, the newest."""
     memory: int = 20
     """Samples count for so many iterations at most."""
 
-    def room(self, size: int) -> tuple[int, int]:
-        """Say how much is kept.
+    def old(self, size: int) -> int:
+        """Return how many old samples there is room for, with `size` places for components."""
+        return int(self.reuse * self.number) * size
 
-        Args:
-            size: `C`.
+    def iterations(self) -> int:
+        """Return of how many iterations samples are kept."""
+        return self.memory if self.old(1) else 1
 
-        Returns:
-            How many samples, and of how many iterations.
-        """
-        old = int(self.reuse * self.number) * size
-        return old + self.number * size, self.memory if old else 1
+
+@dataclass(frozen=True)
+class FromComponents(_Reused):
+    """`M`: from each component `number` samples, also from one with hardly any weight."""
+
+    reuse: float = 2.0
+    """Old samples count up to this many times `number` for each component, the newest."""
+
+    def room(self, size: int) -> int:
+        """Return how many samples are kept, with `size` places for components."""
+        return self.old(size) + self.number * size
 
     def counts(
         self, key: jax.Array, store: Store, log_weights: jax.Array, num_components: jax.Array
@@ -55,33 +63,17 @@ class FromComponents:
         Returns:
             Whole numbers, shape `(C,)`.
         """
-        effective = _effective_number(store.log_importance())
-        wanted = jnp.clip(jnp.floor(self.number - effective), 1, self.number)
+        wanted = jnp.clip(jnp.floor(self.number - store.effective_numbers()), 1, self.number)
         return jnp.where(jnp.arange(len(wanted)) < num_components, wanted, 0).astype(jnp.int32)
 
 
 @dataclass(frozen=True)
-class FromMixture:
-    """`P`: from the mixture; a component with little weight draws few, or none."""
+class FromMixture(_Reused):
+    """`P`: from the mixture `number` samples; a component with little weight draws few, or none."""
 
-    number: int = 100
-    """Effective number of samples of the mixture, for all components together."""
-    reuse: float = 0.0
-    """Old samples count up to this many times `number` for each component, the newest."""
-    memory: int = 20
-    """Samples count for so many iterations at most."""
-
-    def room(self, size: int) -> tuple[int, int]:
-        """Say how much is kept.
-
-        Args:
-            size: `C`.
-
-        Returns:
-            How many samples, and of how many iterations.
-        """
-        old = int(self.reuse * self.number) * size
-        return old + self.number, self.memory if old else 1
+    def room(self, size: int) -> int:
+        """Return how many samples are kept, with `size` places for components."""
+        return self.old(size) + self.number
 
     def counts(
         self, key: jax.Array, store: Store, log_weights: jax.Array, num_components: jax.Array
@@ -97,8 +89,7 @@ class FromMixture:
         Returns:
             Whole numbers, shape `(C,)`.
         """
-        log_ratio = jax.nn.logsumexp(store.log_importance() + log_weights, axis=1, keepdims=True)
-        effective = _effective_number(log_ratio)[0]
+        effective = store.effective_numbers(log_weights)[0]
         total = jnp.clip(jnp.floor(self.number - effective), 1, self.number)
         positions = jnp.arange(self.number)
         u = jax.random.uniform(key, positions.shape, log_weights.dtype)
@@ -107,12 +98,6 @@ class FromMixture:
         component = jnp.minimum(component, num_components - 1)
         drawn = (positions < total).astype(jnp.int32)
         return jnp.zeros(len(log_weights), jnp.int32).at[component].add(drawn)
-
-
-def _effective_number(log_importance: jax.Array) -> jax.Array:
-    """Effective numbers of samples `1 / sum a^2`, shape `(C,)`, zero where there is none."""
-    squares = jnp.sum(normalised(log_importance) ** 2, axis=0)
-    return jnp.where(squares > 0, 1.0 / jnp.where(squares > 0, squares, 1.0), 0.0)
 
 
 Sampling: TypeAlias = FromComponents | FromMixture

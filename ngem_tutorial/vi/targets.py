@@ -1,7 +1,8 @@
 """Targets: densities known up to a constant, with what is known about them.
 
-Every generator takes its own key. The definitions are those of Arenz et al. (2023), Arenz et al.
-(2020), Lin et al. (2020) and Blessing et al. (2024).
+Every generator takes its own key. A log density binds its arrays as a `Partial`, so that targets of
+one kind and size share a compiled program. The definitions are those of Arenz et al. (2023), Arenz
+et al. (2020), Lin et al. (2020) and Blessing et al. (2024).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from ngem_tutorial._checks import check_whole
 from ngem_tutorial._install import require
@@ -44,7 +46,7 @@ _LOG_2PI = math.log(2.0 * math.pi)
 class Target(NamedTuple):
     """A target and its published start."""
 
-    log_density: Callable[[jax.Array], jax.Array]
+    log_density: Partial
     """`log p~` of a point `(d,)`, in nats."""
     dim: int
     """`d`."""
@@ -138,19 +140,6 @@ def student_mixture(key: jax.Array, dim: int, *, harder: bool = False) -> Target
     precisions = jnp.swapaxes(a, -1, -2) @ a + jnp.eye(dim)
     roots = jnp.swapaxes(jnp.linalg.cholesky(precisions), -1, -2)  # R^T R is the precision
     log_dets = jnp.sum(jnp.log(jnp.diagonal(roots, axis1=-2, axis2=-1)), axis=-1)
-    nu = 2.0
-    constant = (
-        math.lgamma(0.5 * (nu + dim))
-        - math.lgamma(0.5 * nu)
-        - 0.5 * dim * math.log(nu * math.pi)
-        - math.log(number)
-    )
-
-    def log_density(x: jax.Array) -> jax.Array:
-        z = jnp.einsum("kij,kj->ki", roots, x - means)
-        square = jnp.sum(z**2, axis=-1)
-        terms = log_dets - 0.5 * (nu + dim) * jnp.log1p(square / nu)
-        return constant + jax.nn.logsumexp(terms)
 
     def sample(key: jax.Array, shape: int) -> jax.Array:
         pick, noise, chi = jax.random.split(key, 3)
@@ -164,7 +153,24 @@ def student_mixture(key: jax.Array, dim: int, *, harder: bool = False) -> Target
         return means[k] + solved / scale
 
     start = _wide_start(dim, 300.0**0.5, spread=100.0, number=20)
+    log_density = Partial(_student_mixture, means, roots, log_dets)
     return Target(log_density, dim, start, 0.0, sample, np.asarray(means))
+
+
+def _student_mixture(
+    means: jax.Array, roots: jax.Array, log_dets: jax.Array, x: jax.Array
+) -> jax.Array:
+    number, dim = means.shape
+    nu = 2.0
+    constant = (
+        math.lgamma(0.5 * (nu + dim))
+        - math.lgamma(0.5 * nu)
+        - 0.5 * dim * math.log(nu * math.pi)
+        - math.log(number)
+    )
+    z = jnp.einsum("kij,kj->ki", roots, x - means)
+    terms = log_dets - 0.5 * (nu + dim) * jnp.log1p(jnp.sum(z**2, axis=-1) / nu)
+    return constant + jax.nn.logsumexp(terms)
 
 
 def student_products(key: jax.Array, dim: int, num_modes: int = 10) -> Target:
@@ -186,19 +192,19 @@ def student_products(key: jax.Array, dim: int, num_modes: int = 10) -> Target:
     dim, number = check_whole("dim", dim, 1), check_whole("num_modes", num_modes, 1)
     means = jax.random.uniform(key, (number, dim), minval=-10.0, maxval=10.0)
 
-    def log_density(x: jax.Array) -> jax.Array:
-        # The density of t with 2 degrees of freedom is (2 + x^2)^(-3/2).
-        terms = -1.5 * jnp.sum(jnp.log(2.0 + (x - means) ** 2), axis=-1)
-        return jax.nn.logsumexp(terms) - math.log(number)
-
     def sample(key: jax.Array, shape: int) -> jax.Array:
         pick, noise = jax.random.split(key)
         k = jax.random.randint(pick, (shape,), 0, number)
         return means[k] + jax.random.t(noise, 2.0, (shape, dim))
 
-    return Target(
-        log_density, dim, _wide_start(dim, 10.0, spread=0.0), 0.0, sample, np.asarray(means)
-    )
+    start = _wide_start(dim, 10.0, spread=0.0)
+    return Target(Partial(_student_products, means), dim, start, 0.0, sample, np.asarray(means))
+
+
+def _student_products(means: jax.Array, x: jax.Array) -> jax.Array:
+    # The density of t with 2 degrees of freedom is (2 + x^2)^(-3/2).
+    terms = -1.5 * jnp.sum(jnp.log(2.0 + (x - means) ** 2), axis=-1)
+    return jax.nn.logsumexp(terms) - math.log(len(means))
 
 
 def funnel(dim: int = 10) -> Target:
@@ -217,17 +223,18 @@ def funnel(dim: int = 10) -> Target:
     """
     dim = check_whole("dim", dim, 2)
 
-    def log_density(x: jax.Array) -> jax.Array:
-        first = -0.5 * (x[0] / 3.0) ** 2 - math.log(3.0)
-        rest = -0.5 * jnp.sum(x[1:] ** 2) * jnp.exp(-x[0]) - 0.5 * (dim - 1) * x[0]
-        return first + rest - 0.5 * dim * _LOG_2PI
-
     def sample(key: jax.Array, shape: int) -> jax.Array:
         noise = jax.random.normal(key, (shape, dim))
         first = 3.0 * noise[:, :1]
         return jnp.concatenate([first, jnp.exp(0.5 * first) * noise[:, 1:]], axis=1)
 
-    return Target(log_density, dim, _wide_start(dim, 1.0, spread=0.0), 0.0, sample, None)
+    return Target(Partial(_funnel), dim, _wide_start(dim, 1.0, spread=0.0), 0.0, sample, None)
+
+
+def _funnel(x: jax.Array) -> jax.Array:
+    first = -0.5 * (x[0] / 3.0) ** 2 - math.log(3.0)
+    rest = -0.5 * jnp.sum(x[1:] ** 2) * jnp.exp(-x[0]) - 0.5 * (len(x) - 1) * x[0]
+    return first + rest - 0.5 * len(x) * _LOG_2PI
 
 
 def planar_robot(num_goals: int = 4) -> Target:
@@ -250,18 +257,19 @@ def planar_robot(num_goals: int = 4) -> Target:
     goals = jnp.asarray([(7.0, 0.0), (0.0, 7.0), (-7.0, 0.0), (0.0, -7.0)])[:number]
     prior = jnp.asarray([1.0] + [0.2] * 9)
 
-    def log_density(theta: jax.Array) -> jax.Array:
-        angles = jnp.cumsum(theta)
-        end = jnp.stack([jnp.sum(jnp.cos(angles)), jnp.sum(jnp.sin(angles))])
-        distance = jnp.sum((end - goals) ** 2, axis=-1)
-        reached = -0.5 * jnp.min(distance) / 1e-4 - math.log(1e-4) - _LOG_2PI
-        believed = -0.5 * jnp.sum((theta / prior) ** 2) - jnp.sum(jnp.log(prior)) - 5.0 * _LOG_2PI
-        return reached + believed
-
     def start(key: jax.Array) -> FullGaussianMixture:
         return initial_mixture(key, 10, 300, spread=prior, scale=0.25 * prior)
 
-    return Target(log_density, 10, start, None, None, None)
+    return Target(Partial(_planar_robot, goals, prior), 10, start, None, None, None)
+
+
+def _planar_robot(goals: jax.Array, prior: jax.Array, theta: jax.Array) -> jax.Array:
+    angles = jnp.cumsum(theta)
+    end = jnp.stack([jnp.sum(jnp.cos(angles)), jnp.sum(jnp.sin(angles))])
+    distance = jnp.sum((end - goals) ** 2, axis=-1)
+    reached = -0.5 * jnp.min(distance) / 1e-4 - math.log(1e-4) - _LOG_2PI
+    believed = -0.5 * jnp.sum((theta / prior) ** 2) - jnp.sum(jnp.log(prior)) - 5.0 * _LOG_2PI
+    return reached + believed
 
 
 def logistic_regression(features: ArrayLike, labels: ArrayLike) -> Target:
@@ -293,13 +301,13 @@ def logistic_regression(features: ArrayLike, labels: ArrayLike) -> Target:
     design = jnp.asarray(np.column_stack([np.ones(len(x)), x / spread]), jnp.float32)
     sign = jnp.asarray(2.0 * y - 1.0, jnp.float32)
     dim = design.shape[1]
-    constant = 0.5 * dim * math.log(2.0 * math.pi * 100.0)
-
-    def log_density(theta: jax.Array) -> jax.Array:
-        prior = -0.5 * jnp.sum(theta**2) / 100.0 - constant
-        return prior + jnp.sum(jax.nn.log_sigmoid(sign * (design @ theta)))
-
+    log_density = Partial(_logistic_regression, design, sign)
     return Target(log_density, dim, _wide_start(dim, 10.0, spread=0.0), None, None, None)
+
+
+def _logistic_regression(design: jax.Array, sign: jax.Array, theta: jax.Array) -> jax.Array:
+    prior = -0.5 * jnp.sum(theta**2) / 100.0 - 0.5 * len(theta) * math.log(2.0 * math.pi * 100.0)
+    return prior + jnp.sum(jax.nn.log_sigmoid(sign * (design @ theta)))
 
 
 def breast_cancer() -> Target:
@@ -348,11 +356,12 @@ def ring(radius: float = 4.0, width: float = 0.4) -> Target:
     Returns:
         The target; the start is one component with the standard deviation `radius`.
     """
+    start = _wide_start(2, radius, spread=0.0)
+    return Target(Partial(_ring, radius, width), 2, start, None, None, None)
 
-    def log_density(x: jax.Array) -> jax.Array:
-        return -0.5 * ((jnp.sqrt(x @ x + 1e-12) - radius) / width) ** 2
 
-    return Target(log_density, 2, _wide_start(2, radius, spread=0.0), None, None, None)
+def _ring(radius: float, width: float, x: jax.Array) -> jax.Array:
+    return -0.5 * ((jnp.sqrt(x @ x + 1e-12) - radius) / width) ** 2
 
 
 def banana(bend: float = 0.5) -> Target:
@@ -365,20 +374,18 @@ def banana(bend: float = 0.5) -> Target:
         The target, with `log Z = 0`; the start is one component with the standard deviation 3.
     """
 
-    def log_density(x: jax.Array) -> jax.Array:
-        return (
-            -0.5 * (x[0] / 2.0) ** 2
-            - 0.5 * (x[1] - bend * x[0] ** 2) ** 2
-            - math.log(2.0)
-            - _LOG_2PI
-        )
-
     def sample(key: jax.Array, shape: int) -> jax.Array:
         noise = jax.random.normal(key, (shape, 2))
         first = 2.0 * noise[:, 0]
         return jnp.stack([first, bend * first**2 + noise[:, 1]], axis=1)
 
-    return Target(log_density, 2, _wide_start(2, 3.0, spread=0.0), 0.0, sample, None)
+    start = _wide_start(2, 3.0, spread=0.0)
+    return Target(Partial(_banana, bend), 2, start, 0.0, sample, None)
+
+
+def _banana(bend: float, x: jax.Array) -> jax.Array:
+    beside = x[1] - bend * x[0] ** 2
+    return -0.5 * (x[0] / 2.0) ** 2 - 0.5 * beside**2 - math.log(2.0) - _LOG_2PI
 
 
 def gaussian_grid(side: int = 5, distance: float = 4.0, scale: float = 0.5) -> Target:
@@ -410,14 +417,18 @@ def _of_mixture(truth: FullGaussianMixture, start: Callable[..., FullGaussianMix
     log_dets = jnp.sum(jnp.log(jnp.diagonal(truth.factors, axis1=-2, axis2=-1)), axis=-1)
     constants = truth.log_weights - log_dets - 0.5 * truth.dim * _LOG_2PI
 
-    def log_density(x: jax.Array) -> jax.Array:
-        z = jnp.einsum("kij,kj->ki", inverses, x - truth.means)
-        return jax.nn.logsumexp(constants - 0.5 * jnp.sum(z**2, axis=-1))
-
     def sample(key: jax.Array, number: int) -> Float[Array, "number d"]:
         return truth.sample(key, number)
 
+    log_density = Partial(_gaussian_mixture, truth.means, inverses, constants)
     return Target(log_density, truth.dim, start, 0.0, sample, np.asarray(truth.means))
+
+
+def _gaussian_mixture(
+    means: jax.Array, inverses: jax.Array, constants: jax.Array, x: jax.Array
+) -> jax.Array:
+    z = jnp.einsum("kij,kj->ki", inverses, x - means)
+    return jax.nn.logsumexp(constants - 0.5 * jnp.sum(z**2, axis=-1))
 
 
 def _wide_start(

@@ -12,7 +12,7 @@ import pytest
 
 from ngem_tutorial.components import FullGaussianMixture
 from ngem_tutorial.vi import VIFit, fit_density, fitting, get_design, initial_mixture
-from ngem_tutorial.vi._iteration import Problem, iterate, remember, run_block
+from ngem_tutorial.vi._iteration import Problem, iterate, remember, run_block, weighted
 from ngem_tutorial.vi._state import Archive
 from ngem_tutorial.vi.adaptation import AdaptiveNumber
 from ngem_tutorial.vi.sampling import FromComponents
@@ -119,9 +119,10 @@ def held(state: fitting.State) -> tuple[np.ndarray, ...]:
     """What a store holds, oldest first."""
     store = state.store
     rows = (int(store.first()) + np.arange(int(store.number()))) % len(store.x)
-    columns = store.x, store.log_target, store.gradient, store.log_background()
-    weights = store.importance_weights()[:, : int(state.num_components)]
-    return tuple(np.asarray(column)[rows] for column in (*columns, weights))
+    samples = weighted(state, jnp.asarray(1.0))
+    weights = samples.weights(jnp.asarray(rows))[:, : int(state.num_components)]
+    columns = store.x, store.log_target, store.gradient, samples.log_background, samples.log_q
+    return (*(np.asarray(column)[rows] for column in columns), np.asarray(weights))
 
 
 def test_a_sample_enters_the_archive_once_and_only_if_it_has_density() -> None:

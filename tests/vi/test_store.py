@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from ngem_tutorial.components import FullGaussianMixture
 from ngem_tutorial.vi import fit_density, fitting, get_design
-from ngem_tutorial.vi._iteration import Problem, draw
+from ngem_tutorial.vi._iteration import Problem, draw, weighted
 from ngem_tutorial.vi._state import State
+from ngem_tutorial.vi._store import Sums, blocks
 from ngem_tutorial.vi.sampling import FromComponents, FromMixture
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -27,6 +28,12 @@ def some_state(codeword: str = "SEMTRON") -> tuple[Problem, State]:
     mixture = FullGaussianMixture(np.log([0.7, 0.3]), rng.normal(size=(2, 2)), factors)
     problem = Problem(log_density, get_design(codeword), False, 128)
     return problem, fitting._first_state(problem, mixture, jax.random.key(0))
+
+
+def all_weights(state: State) -> np.ndarray:
+    """Importance weights of every row of the store for each component."""
+    samples = weighted(state, jnp.asarray(1.0))
+    return np.asarray(samples.weights(jnp.arange(len(samples.x))))
 
 
 def test_the_background_is_the_mixture_of_all_that_drew() -> None:
@@ -46,7 +53,7 @@ def test_the_background_is_the_mixture_of_all_that_drew() -> None:
         store = state.store
         columns = gaussians.log_prob(gaussians.standardize(store.x))
         used = jnp.arange(len(means)) < 2
-        columns = jnp.where(store.counts()[:, None] & used, columns, -jnp.inf)
+        columns = jnp.where(used, columns, -jnp.inf)
         state = state._replace(
             gaussians=gaussians,
             factors=factors,
@@ -54,7 +61,8 @@ def test_the_background_is_the_mixture_of_all_that_drew() -> None:
             store=store._replace(log_components=columns),
         )
     store = state.store
-    rows = np.asarray(store.counts())
+    rows = np.isfinite(store.log_background())
+    assert rows.sum() == int(store.number())
     x = np.asarray(store.x)[rows]
     alive = past[-int(store.slots) :]
     background = np.zeros(len(x))
@@ -63,7 +71,7 @@ def test_the_background_is_the_mixture_of_all_that_drew() -> None:
             background += count * stats.multivariate_normal(mean, factor @ factor.T).pdf(x)
     np.testing.assert_allclose(np.asarray(store.log_background())[rows], np.log(background))
     # Importance-weighted means of any function are those of the component.
-    weights = np.asarray(store.importance_weights())[rows]
+    weights = all_weights(state)[rows]
     np.testing.assert_allclose(weights.sum(axis=0)[:2], 1.0)
     for o in range(2):
         mean, factor = np.asarray(state.gaussians.means[o]), np.asarray(state.factors[o])
@@ -80,7 +88,7 @@ def test_a_component_draws_what_it_lacks() -> None:
     )
     np.testing.assert_array_equal(counts[:3], [100, 100, 0])  # nothing is there yet
     state = draw(problem, state)
-    weights = np.asarray(state.store.importance_weights())[:, :2]
+    weights = all_weights(state)[:, :2]
     effective = 1.0 / np.sum(weights**2, axis=0)
     counts = problem.design.sampling.counts(
         jax.random.key(0), state.store, state.log_weights, state.num_components
@@ -131,5 +139,34 @@ FromMixtureDesign = fitting.dataclasses.replace(
 
 
 def test_room_is_for_old_and_new() -> None:
-    assert FromComponents(number=10, reuse=2.0, memory=5).room(4) == (120, 5)
-    assert FromMixture(number=10).room(4) == (10, 1)
+    some, none = FromComponents(number=10, reuse=2.0, memory=5), FromMixture(number=10)
+    assert (some.room(4), some.iterations()) == (120, 5)
+    assert (none.room(4), none.iterations()) == (10, 1)
+
+
+def test_sums_in_blocks_are_those_of_all_at_once() -> None:
+    """Scaled by the largest weight so far: against numpy, with weights over 600 powers of e."""
+    rng = np.random.default_rng(1)
+    ratio, value = rng.normal(0.0, 200.0, (90, 3)), rng.normal(size=90)
+    ratio[:40, 0] = ratio[:, 2] = -np.inf
+    sums = Sums.none(3, ratio.dtype)
+    for rows in np.split(np.arange(90), [30, 45]):
+        sums = sums.add(jnp.asarray(ratio[rows]), jnp.asarray(value[rows]))
+    a = special.softmax(ratio[:, :2], axis=0)
+    np.testing.assert_allclose(sums.log_total()[:2], special.logsumexp(ratio[:, :2], axis=0))
+    np.testing.assert_allclose(sums.effective_number(), [*(1.0 / np.sum(a**2, axis=0)), 0.0])
+    np.testing.assert_allclose(sums.mean(), [*(a.T @ value), 0.0])
+    assert sums.log_total()[2] == np.inf
+
+
+def test_many_samples_are_looked_at_in_blocks_that_wrap_around() -> None:
+    """A ring of 1,300 rows with 1,200 samples from row 700 on."""
+    x = jnp.zeros((1300, 2))
+
+    def add(seen: jax.Array, rows: jax.Array, there: jax.Array) -> jax.Array:
+        return seen.at[rows].add(there)
+
+    seen = blocks(jnp.asarray(700), jnp.asarray(1200), x, x, add, jnp.zeros(1300, int))
+    expected = np.ones(1300)
+    expected[600:700] = 0
+    np.testing.assert_array_equal(seen, expected)
