@@ -102,10 +102,18 @@ _ALL = (
     ),
     Experiment(
         name="variational",
-        title="mixtures fitted to densities: seven choices on fourteen targets",
+        title="mixtures fitted to densities: seven choices on ten targets",
         items=(),
         module=variational.__name__,
         presets=variational.PRESETS,
+        units=variational.units,
+    ),
+    Experiment(
+        name="variational_large",
+        title="mixtures fitted to densities: three large targets",
+        items=(),
+        module=variational.__name__,
+        presets=variational.LARGE,
         units=variational.units,
     ),
 )

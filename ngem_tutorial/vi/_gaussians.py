@@ -17,7 +17,7 @@ from ngem_tutorial._typing import Array, Float
 
 __all__ = ["BUCKETS", "Gaussians", "bucket", "pad"]
 
-BUCKETS = (8, 16, 32, 64, 128, 256, 512, 1024)
+BUCKETS = (8, 16, 32, 64, 128, 256, 384, 512, 768, 1024)
 """For how many components programs are compiled."""
 
 _LOG_2PI = math.log(2.0 * math.pi)

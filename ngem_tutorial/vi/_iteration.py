@@ -98,12 +98,12 @@ def iterate(
         samples, state.gaussians, state.factors, temperature, state.ridge
     )
     step = jax.vmap(design.component_update, (0, 0, None))(estimate, steps, 1.0 / temperature)
-    good = jnp.isfinite(step.shift).all(-1) & jnp.isfinite(step.factor).all((-2, -1))
-    used = jnp.arange(len(good)) < state.num_components
-    good &= used
-    shift = jnp.einsum("cij,cj->ci", state.factors, step.shift)
-    means = jnp.where(good[:, None], state.gaussians.means + shift, state.gaussians.means)
-    factors = jnp.where(good[:, None, None], jnp.tril(state.factors @ step.factor), state.factors)
+    used = jnp.arange(len(steps)) < state.num_components
+    means = state.gaussians.means + jnp.einsum("cij,cj->ci", state.factors, step.shift)
+    factors = jnp.tril(state.factors @ step.factor)
+    good = used & _can_be_told(means, factors)
+    means = jnp.where(good[:, None], means, state.gaussians.means)
+    factors = jnp.where(good[:, None, None], factors, state.factors)
     state = state._replace(
         gaussians=Gaussians.of(means, factors),
         factors=factors,
@@ -114,6 +114,16 @@ def iterate(
         iteration=state.iteration + 1,
     )
     return update_weights(problem, state, samples.log_background, temperature), elbo, error
+
+
+def _can_be_told(means: jax.Array, factors: jax.Array) -> jax.Array:
+    """Which Gaussians are finite, and wide enough for samples to differ by more than rounding."""
+    finite = jnp.isfinite(means).all(-1) & jnp.isfinite(factors).all((-2, -1))
+    narrowest = jnp.min(jnp.diagonal(factors, axis1=-2, axis2=-1), axis=-1)
+    largest = jnp.maximum(
+        jnp.max(jnp.abs(means), axis=-1), jnp.max(jnp.abs(factors), axis=(-2, -1))
+    )
+    return finite & (narrowest > jnp.finfo(means.dtype).eps * largest)
 
 
 def weighted(state: State, temperature: jax.Array) -> Samples:

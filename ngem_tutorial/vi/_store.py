@@ -22,7 +22,7 @@ __all__ = ["Store", "Sums", "blocks", "grow", "logsumexp", "write"]
 
 _BLOCKS = (64, 128, 256, 512)
 """So many samples may be looked at together"""
-_ELEMENTS = 2**22
+_ELEMENTS = 2**18
 """if a block has no more numbers than this for all components."""
 _Carry = TypeVar("_Carry")
 

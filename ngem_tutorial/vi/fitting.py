@@ -91,8 +91,9 @@ class VIFit:
     def refused(self) -> int:
         """How many updates were not made.
 
-        Of a component whose precision would not have been positive definite, or of the weights
-        where the rewards were not finite.
+        Of a component whose precision would not have been positive definite, or that would have
+        been too narrow for its precision of numbers; or of the weights where the rewards were not
+        finite.
         """
         return int(self.state.refused)
 

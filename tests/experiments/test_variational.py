@@ -11,19 +11,23 @@ pytest.importorskip("pandas")
 
 from ngem_tutorial.experiments import variational
 from ngem_tutorial.experiments.variational import Config, Task
-from ngem_tutorial.vi.design import MODULES
+from ngem_tutorial.vi.design import MODULES, get_design
 from ngem_tutorial.vi.targets import Target
 
 
 def test_a_design_has_the_options_of_its_task() -> None:
-    task = Task("ring", samples=50, reuse=1.0, every=7, step=0.3)
+    steps = (("SEPIFUX", 0.3, 0.2),)
+    task = Task("ring", samples=50, reuse=1.0, mixture_samples=70, every=7, steps=steps)
     recommended = variational.design(task, "SAMTRON")
     assert recommended.sampling.number == 50
     assert recommended.sampling.reuse == 1.0
     assert recommended.adaptation.every == 7
+    assert recommended.component_update == get_design("SAMTRON").component_update
     plain = variational.design(task, "SEPIFUX")
     assert plain.sampling.reuse == 0.0  # samples of the mixture are not used again
+    assert plain.sampling.number == 70
     assert plain.component_update.first_step == 0.3
+    assert plain.weight_update.first_step == 0.2
     assert plain.codeword == "SEPIFUX"
 
 
@@ -34,6 +38,15 @@ def test_words_of_the_ablation_change_one_letter_each() -> None:
     words = {w for task in variational.PRESETS["paper"].tasks for w in task.methods}
     assert len(words) >= 7
     assert all(len(word) == len(MODULES) for word in words)
+
+
+def test_step_sizes_belong_to_methods_that_are_run() -> None:
+    for preset in (*variational.PRESETS.values(), *variational.LARGE.values()):
+        assert variational.TUNING_SEED not in preset.seeds
+        for task in preset.tasks:
+            assert {codeword for codeword, *_ in task.steps} <= set(task.methods)
+            without = {w for w in task.methods if w in ("SEPIFUX", "SEPYFUX")}
+            assert without == {codeword for codeword, *_ in task.steps}
 
 
 def test_a_run_that_fails_is_a_row_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
