@@ -10,6 +10,7 @@ where `vi_against_gmmvi.py` writes the first file and reads the second.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import resource
@@ -28,7 +29,7 @@ class Recorder:
         density: log density of the target at the points of the problem, as the code computes it.
     """
 
-    def __init__(self, density: np.ndarray) -> None:
+    def __init__(self, density: Any) -> None:
         self.density = np.asarray(density)
         self.rows: list[tuple[int, int, float, float, int]] = []
         self.parameters: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
@@ -112,13 +113,12 @@ def make_target(problem: Any) -> tuple[Any, float]:
         An `LNPDF` of gmmvi, and the sign of its points.
     """
     if "target_means" in problem:
-        from gmmvi.experiments.target_distributions.gmm import GMM_LNPDF
-
+        module = importlib.import_module("gmmvi.experiments.target_distributions.gmm")
         weights = np.exp(problem["target_log_weights"])
-        return GMM_LNPDF(weights, problem["target_means"], problem["target_covariances"]), 1.0
-    from gmmvi.experiments.target_distributions.logistic_regression import make_breast_cancer
-
-    return make_breast_cancer(), -1.0
+        means, covariances = problem["target_means"], problem["target_covariances"]
+        return module.GMM_LNPDF(weights, means, covariances), 1.0
+    name = "gmmvi.experiments.target_distributions.logistic_regression"
+    return importlib.import_module(name).make_breast_cancer(), -1.0
 
 
 def configuration(settings: dict[str, Any], variance: float) -> dict[str, Any]:
@@ -131,9 +131,8 @@ def configuration(settings: dict[str, Any], variance: float) -> dict[str, Any]:
     Returns:
         The dictionary that `GMMVI.build_from_config` takes.
     """
-    from gmmvi.configs import get_default_algorithm_config, update_config
-
-    config = get_default_algorithm_config(settings["method"])
+    configs = importlib.import_module("gmmvi.configs")
+    config = configs.get_default_algorithm_config(settings["method"])
     config["sample_selector_config"] |= {
         "desired_samples_per_component": settings["samples"],
         "ratio_reused_samples_to_desired": settings["reuse"],
@@ -147,7 +146,7 @@ def configuration(settings: dict[str, Any], variance: float) -> dict[str, Any]:
         "model_initialization": start, "use_sample_database": True,
         "max_database_size": 10_000_000, "temperature": 1.0,
     }  # fmt: skip
-    return update_config(config, common)
+    return configs.update_config(config, common)
 
 
 def run(problem: Any, outcome: str) -> None:
@@ -160,15 +159,12 @@ def run(problem: Any, outcome: str) -> None:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
     settings = json.loads(str(problem["settings"]))
     sys.path.insert(0, str(Path(settings["gmmvi"]) / "src"))
-    import tensorflow as tf
-    import tensorflow_probability as tfp
-
+    tf = importlib.import_module("tensorflow")
     tf.config.threading.set_intra_op_parallelism_threads(settings["threads"])
     tf.config.threading.set_inter_op_parallelism_threads(settings["threads"])
-    from gmmvi.models.full_cov_gmm import FullCovGMM
-    from gmmvi.models.gmm_wrapper import GmmWrapper
-    from gmmvi.optimization.gmmvi import GMMVI
-
+    mixtures = importlib.import_module("gmmvi.models.full_cov_gmm")
+    wrapper = importlib.import_module("gmmvi.models.gmm_wrapper").GmmWrapper
+    method = importlib.import_module("gmmvi.optimization.gmmvi").GMMVI
     tf.random.set_seed(settings["seed"])
     np.random.seed(settings["seed"])  # noqa: NPY002  # gmmvi uses it
     target, sign = make_target(problem)
@@ -178,13 +174,13 @@ def run(problem: Any, outcome: str) -> None:
     begin = time.perf_counter()
     covariances = problem["start_covariances"]
     config = configuration(settings, float(covariances[0, 0, 0]))
-    start = FullCovGMM(
+    start = mixtures.FullCovGMM(
         tf.exp(tf.convert_to_tensor(problem["start_log_weights"], tf.float32)),
         tf.convert_to_tensor(sign * problem["start_means"], tf.float32),
         tf.convert_to_tensor(covariances, tf.float32),
     )
-    model = GmmWrapper.build_from_config(model=start, config=config)
-    gmmvi = GMMVI.build_from_config(config=config, target_distribution=target, model=model)
+    model = wrapper.build_from_config(model=start, config=config)
+    gmmvi = method.build_from_config(config=config, target_distribution=target, model=model)
     setup = time.perf_counter() - begin
 
     seconds: list[float] = []
@@ -215,9 +211,9 @@ def run(problem: Any, outcome: str) -> None:
     for iteration, number, arrays in kept:
         compiling = setup + float(tracing[:iteration].sum())
         recorder.note(iteration, number, float(own[:iteration].sum()), compiling, arrays)
-    recorder.save(
-        outcome, failure, {"tensorflow": tf.__version__, "tensorflow-probability": tfp.__version__}
-    )
+    probability = importlib.import_module("tensorflow_probability")
+    versions = {"tensorflow": tf.__version__, "tensorflow-probability": probability.__version__}
+    recorder.save(outcome, failure, versions)
 
 
 if __name__ == "__main__":
