@@ -37,7 +37,7 @@ HEADER = """# Claims
 
 Every proposition of the book, page by page, with the number of cells that check it when its page is
 executed, and the tests that fail if it is broken. These are functions in
-`tests/theory/test_PAGE.py` or `tests/variational/test_PAGE.py`, with spaces for the underscores of
+`test_PAGE.py` in `tests/theory`, `tests/variational` or `tests/practice`, with spaces for the underscores of
 their names. `make test` runs both, and refuses a claim that has no cell or no test.
 """
 
@@ -113,7 +113,7 @@ def render(claims: list[Claim], root: Path) -> str:
 
 
 def _row(claim: Claim) -> str:
-    own = re.compile(rf"tests/(theory|variational)/test_{claim.page.stem}\.py::")
+    own = re.compile(rf"tests/(theory|variational|practice)/test_{claim.page.stem}\.py::")
     tests = "<br>".join(own.sub("", test).replace("_", " ") for test in claim.tests)
     return f"| {{prf:ref}}`{claim.label}`: {claim.title} | {claim.cells} | {tests} |\n"
 
