@@ -1,18 +1,21 @@
 """How long does `fit_density` take for what gmmvi, the reference implementation, reaches?
 
 gmmvi (https://github.com/OlegArenz/gmmvi, in TensorFlow) is by the authors of the method. Both
-codes run SAMTRON on the same targets, from the same start and with the same settings, which are
-gmmvi's defaults: 100 samples for each component, of which old ones may replace new ones (twice as
-many count), and a component more every 30 iterations. Both compute in single precision with as many
-threads, each run in a process of its own, the two codes in turn and in a random order for each
-seed.
+codes run SAMTRON on the same targets, from the same start and with the same settings. *Default*
+ones are those of gmmvi: 100 samples for each component, where old samples replace new ones (twice
+as many count), and a component more every 30 iterations. Old samples are weighed by all Gaussians
+that drew them, which takes gmmvi long; *no reuse* does without them. Both compute in single
+precision with as many threads, each run in a process of its own, the two codes in turn and in a
+random order for each seed.
 
-Seconds are those of the iterations. Set-up, tracing and compiling are apart: for gmmvi the building
-of its objects, and the time by which calls in which TensorFlow traces last longer than the next
-ones; for this package all that `fit_density` and `extend` take beside the seconds of `history`.
-After every 30 iterations the clock stops and the mixture is kept. All mixtures of both codes are
-judged afterwards, by this package: loss is minus the ELBO (and plus `log Z`, where it is known),
-from fresh samples that are not counted.
+Seconds are those of the iterations; set-up, tracing and compiling are apart. For gmmvi the latter
+are the building of its objects, and the time by which calls in which TensorFlow traces last longer
+than the next ones. This package does each run twice in its process: the second run finds all
+programs compiled, and its times count; what the first one takes longer is called compiling. CPU
+seconds are those of all threads, which a busy machine changes less. After every 30 iterations the
+clock stops and the mixture is kept. All mixtures of both codes are judged afterwards, by this
+package: loss is minus the ELBO (and plus `log Z`, where it is known), from fresh samples that are
+not counted.
 
 What differs: gmmvi draws new components from 100,000 stored samples and forgets no sample, this
 package from a random 20,000; gmmvi looks for components to delete in every iteration, this package
@@ -77,8 +80,16 @@ class Task:
     """Numbers of evaluations that a run may reach; a run ends when it has reached the last."""
     iterations: int = 900
     """At most."""
-    seeds: tuple[int, ...] = tuple(range(1, 11))
+    seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
     """Of the target where it is drawn, and of the run."""
+    setting: str = "default"
+    """A name for the next three."""
+    samples: int = 100
+    """For each component."""
+    reuse: float = 2.0
+    """How many times that many old samples count."""
+    every: int = 30
+    """Iterations between two additions of a component."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,17 +97,23 @@ class Config:
     """Settings."""
 
     tasks: tuple[Task, ...] = (
-        Task("GMM20", (10.0, 1.0, 0.3, 0.1, 0.01), (30_000, 100_000, 300_000, 1_000_000)),
-        Task("breast cancer", (80.0, 79.0, 78.6, 78.4), (10_000, 30_000, 100_000, 300_000)),
-    )
+        Task(
+            "GMM20", (10.0, 1.0, 0.3, 0.1, 0.01), (30_000, 100_000, 300_000, 1_000_000),
+            seeds=tuple(range(1, 11)), setting="no reuse", reuse=0.0,
+        ),
+        Task("GMM20", (10.0, 1.0, 0.3, 0.1, 0.01), (10_000, 20_000, 40_000)),
+        Task(
+            "breast cancer", (80.0, 79.0, 78.6, 78.4, 78.3), (30_000, 100_000, 300_000, 1_000_000),
+            setting="no reuse", samples=200, reuse=0.0, every=10,
+        ),
+        Task("breast cancer", (80.0, 79.0, 78.6, 78.4, 78.3), (10_000, 30_000, 100_000)),
+    )  # fmt: skip
+    """Breast cancer without reuse has 200 samples and a component more every 10 iterations, as in
+    `experiments.variational`."""
     method: str = "SAMTRON"
-    samples: int = 100
-    """For each component."""
-    reuse: float = 2.0
-    """How many times that many old samples count."""
-    every: int = 30
-    """Iterations between two additions of a component, and between two checkpoints."""
-    limit: float = 120.0
+    checkpoint: int = 30
+    """Iterations between two checkpoints."""
+    limit: float = 60.0
     """A run ends at the checkpoint after so many seconds."""
     fresh: int = 10_000
     """Samples that each mixture is judged by."""
@@ -124,11 +141,17 @@ class Mixture(NamedTuple):
     factors: np.ndarray
 
 
+ROWS = (
+    "iterations", "evaluations", "components", "seconds", "cpu_seconds", "compile_seconds",
+)  # fmt: skip
+"""What `Recorder` notes."""
+
+
 class Outcome(NamedTuple):
     """What a run wrote."""
 
     rows: np.ndarray
-    """Iteration, evaluations, seconds, compile seconds and components, a row a checkpoint."""
+    """The columns of `ROWS`, a row a checkpoint."""
     mixtures: list[Mixture]
     density: np.ndarray
     """Of the target at the points of the problem."""
@@ -215,8 +238,8 @@ def write_problem(config: Config, task: Task, seed: int, path: Path, gmmvi: str)
     factors = np.asarray(start.factors)
     settings = {
         "target": task.target, "seed": seed, "iterations": task.iterations,
-        "evaluations": task.evaluations[-1], "method": config.method, "samples": config.samples,
-        "reuse": config.reuse, "every": config.every, "checkpoint": config.every,
+        "evaluations": task.evaluations[-1], "method": config.method, "samples": task.samples,
+        "reuse": task.reuse, "every": task.every, "checkpoint": config.checkpoint,
         "limit": config.limit, "threads": config.threads, "gmmvi": gmmvi,
     }  # fmt: skip
     arrays: dict[str, Any] = {
@@ -254,6 +277,16 @@ def check_density(name: str, seed: int, points: np.ndarray, theirs: np.ndarray) 
 # ------------------------------------------------------------------------------------ the two codes
 
 
+class Checkpoint(NamedTuple):
+    """Where a fit of this package is, and the seconds since its start."""
+
+    iteration: int
+    evaluations: int
+    mixture: FullGaussianMixture
+    wall: float
+    cpu: float
+
+
 def run_ours(problem: Any, outcome: str) -> None:
     """Run this package on a problem, in this process.
 
@@ -270,29 +303,42 @@ def run_ours(problem: Any, outcome: str) -> None:
     )
     design = variational.design(task, settings["method"])
     key = jax.random.split(jax.random.key(seed), 3)[2]
-    failure, wall, done, fit = "", 0.0, 0, None
-    while done < settings["iterations"]:
-        number = min(step, settings["iterations"] - done)
-        begin = time.perf_counter()
-        try:
-            if fit is None:
-                fit = fit_density(
-                    target.log_density, target.dim, key=key, method=design, start=start,
-                    num_iterations=number, progress=False,
-                )  # fmt: skip
-            else:
-                fit = fit.extend(number, progress=False)
-        except TargetError as error:
-            failure = str(error)[:300]
-            break
-        jax.block_until_ready(fit.state)
-        wall += time.perf_counter() - begin
-        done, seconds = done + number, float(fit.history["seconds"][-1])
-        own = fit.mixture
-        parameters = own.log_weights, own.means, own.factors
-        recorder.note(done, fit.evaluations, seconds, wall - seconds, parameters)
-        if seconds > settings["limit"] or fit.evaluations >= settings["evaluations"]:
-            break
+
+    def go(most: int) -> tuple[list[Checkpoint], str]:
+        found: list[Checkpoint] = []
+        fit, wall, cpu, done = None, 0.0, 0.0, 0
+        while done < most:
+            number = min(step, most - done)
+            begin, cpu_begin = time.perf_counter(), time.process_time()
+            try:
+                if fit is None:
+                    fit = fit_density(
+                        target.log_density, target.dim, key=key, method=design, start=start,
+                        num_iterations=number, progress=False,
+                    )  # fmt: skip
+                else:
+                    fit = fit.extend(number, progress=False)
+            except TargetError as error:
+                return found, str(error)[:300]
+            jax.block_until_ready(fit.state)
+            wall += time.perf_counter() - begin
+            cpu += time.process_time() - cpu_begin
+            done += number
+            found.append(Checkpoint(done, fit.evaluations, fit.mixture, wall, cpu))
+            slow = wall - fit.compile_seconds > settings["limit"]
+            if slow or fit.evaluations >= settings["evaluations"]:
+                break
+        return found, ""
+
+    first, failure = go(settings["iterations"])
+    second, _ = go(first[-1].iteration)
+    for cold, warm in zip(first, second, strict=False):
+        if cold.evaluations != warm.evaluations:
+            raise RuntimeError("two runs with one key differ")
+        mixture = warm.mixture
+        parameters = mixture.log_weights, mixture.means, mixture.factors
+        compiling = max(0.0, cold.wall - warm.wall)
+        recorder.note(*warm[:2], warm.wall, warm.cpu, compiling, parameters)
     recorder.save(outcome, failure, {"jax": jax.__version__})
 
 
@@ -337,7 +383,7 @@ def read_outcome(path: Path) -> Outcome:
     """
     with np.load(path) as file:
         rows = file["rows"]
-        ends = np.cumsum(rows[:, 4].astype(int))[:-1]
+        ends = np.cumsum(rows[:, 2].astype(int))[:-1]
         parts = (np.split(file[name], ends) for name in Mixture._fields)
         mixtures = [Mixture(*arrays) for arrays in zip(*parts, strict=True)]
         return Outcome(rows, mixtures, file["density"], json.loads(str(file["about"])))
@@ -396,21 +442,23 @@ def curve(config: Config, task: Task, code: str, seed: int, outcome: Outcome) ->
         A row a checkpoint.
     """
     target, _ = make_target(task.target, seed)
-    names = ("iterations", "evaluations", "seconds", "compile_seconds", "components")
-    table = pd.DataFrame(outcome.rows, columns=list(names))
-    whole = ["iterations", "evaluations", "components"]
-    table[whole] = table[whole].astype(int)
+    table = pd.DataFrame(outcome.rows, columns=list(ROWS)).astype(dict.fromkeys(ROWS[:3], int))
     judged = [judge(mixture, target, seed, config.fresh) for mixture in outcome.mixtures]
     table[["loss", "error", "modes"]] = np.asarray(judged).round(5)
-    table[["seconds", "compile_seconds"]] = table[["seconds", "compile_seconds"]].round(5)
-    head = {"target": task.target, "code": code, "seed": seed}
+    table[list(ROWS[3:])] = table[list(ROWS[3:])].round(5)
+    head = {"target": task.target, "setting": task.setting, "code": code, "seed": seed}
     for position, (name, value) in enumerate(head.items()):
         table.insert(position, name, value)
     return table
 
 
-COSTS = ("seconds", "seconds with compiling", "evaluations")
-"""What is compared."""
+COSTS = {
+    "seconds": ["seconds"],
+    "seconds with compiling": ["seconds", "compile_seconds"],
+    "CPU seconds": ["cpu_seconds"],
+    "evaluations": ["evaluations"],
+}
+"""What is compared: sums of columns."""
 
 
 def cost_of(table: pd.DataFrame, measure: str, level: float, cost: str) -> float | None:
@@ -432,8 +480,7 @@ def cost_of(table: pd.DataFrame, measure: str, level: float, cost: str) -> float
     if not reached.any():
         return None
     i = int(np.argmax(reached))
-    columns = ["seconds", "compile_seconds"] if cost == COSTS[1] else [cost]
-    costs = table[columns].sum(axis=1).to_numpy(float)
+    costs = table[COSTS[cost]].sum(axis=1).to_numpy(float)
     if i == 0 or measure == "modes" or not np.isfinite(values[i - 1]):
         return float(costs[i])
     share = (level - values[i - 1]) / (values[i] - values[i - 1])
@@ -464,17 +511,19 @@ def ratios(config: Config, curves: pd.DataFrame) -> pd.DataFrame:
         curves: of all runs.
 
     Returns:
-        A row for each target, level and cost: in how many seeds both codes, or one only, reached
-        the level, the median costs of those that did, and where both did the median of gmmvi's
-        cost over this package's, with the interval of order statistics that covers it with at
-        least 95 %, or the whole range if there are too few.
+        A row for each target, setting, level and cost: in how many seeds both codes, or one only,
+        reached the level, the median costs of those that did, and where both did the median of
+        gmmvi's cost over this package's, with the interval of order statistics that covers it with
+        at least 95 %, or the whole range if there are too few.
     """
     rows = []
     for task in config.tasks:
-        own = curves[curves["target"] == task.target]
+        own = curves[(curves["target"] == task.target) & (curves["setting"] == task.setting)]
         seeds = sorted(set(own["seed"]))
         for measure, level in levels(task, own):
-            for cost in COSTS[:2] if measure == "evaluations" else COSTS:
+            for cost in COSTS:
+                if cost == measure:
+                    continue
                 found = {
                     code: [
                         cost_of(
@@ -485,7 +534,8 @@ def ratios(config: Config, curves: pd.DataFrame) -> pd.DataFrame:
                     for code in (OURS, THEIRS)
                 }
                 rows.append(
-                    {"target": task.target, "measure": measure, "level": level, "cost": cost}
+                    {"target": task.target, "setting": task.setting}
+                    | {"measure": measure, "level": level, "cost": cost}
                     | compare(found[OURS], found[THEIRS])
                 )
     return pd.DataFrame(rows)
@@ -554,7 +604,7 @@ def run(config: Config, gmmvi: str, python: str) -> tuple[dict[str, pd.DataFrame
                 last |= {"peak_memory_mib": round(outcome.about["peak_memory_mib"], 1)}
                 runs.append(last | {"failure": outcome.about["failure"]})
                 curves.append(table)
-                shown = ("target", "code", "seed", "seconds", "compile_seconds", "loss", "modes")
+                shown = ("target", "setting", "code", "seed", *ROWS, "loss", "modes")
                 print(*(f"{name}={last[name]}" for name in shown), flush=True)
     table = pd.concat(curves, ignore_index=True)
     ratio = ratios(config, table)

@@ -31,7 +31,7 @@ class Recorder:
 
     def __init__(self, density: Any) -> None:
         self.density = np.asarray(density)
-        self.rows: list[tuple[int, int, float, float, int]] = []
+        self.rows: list[tuple[int, int, int, float, float, float]] = []
         self.parameters: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def note(
@@ -39,6 +39,7 @@ class Recorder:
         iteration: int,
         evaluations: int,
         seconds: float,
+        cpu_seconds: float,
         compile_seconds: float,
         parameters: tuple[Any, Any, Any],
     ) -> None:
@@ -48,11 +49,13 @@ class Recorder:
             iteration: how many there were.
             evaluations: at how many samples the target was evaluated.
             seconds: so far, without compiling.
+            cpu_seconds: the same, of all threads together.
             compile_seconds: so far: set-up, tracing and compiling.
             parameters: log-weights, means and Cholesky factors.
         """
         log_weights, means, factors = map(np.asarray, parameters)
-        self.rows.append((iteration, evaluations, seconds, compile_seconds, len(log_weights)))
+        number = len(log_weights)
+        self.rows.append((iteration, evaluations, number, seconds, cpu_seconds, compile_seconds))
         self.parameters.append((log_weights, means, factors))
 
     def save(self, path: str | Path, failure: str, versions: dict[str, str]) -> None:
@@ -184,6 +187,7 @@ def run(problem: Any, outcome: str) -> None:
     setup = time.perf_counter() - begin
 
     seconds: list[float] = []
+    cpu_seconds: list[float] = []
     traces: list[int] = []
     evaluations: list[int] = []
     failure = ""
@@ -194,13 +198,14 @@ def run(problem: Any, outcome: str) -> None:
 
     kept = []
     for iteration in range(1, settings["iterations"] + 1):
-        begin = time.perf_counter()
+        begin, cpu_begin = time.perf_counter(), time.process_time()
         try:
             gmmvi.train_iter()
         except tf.errors.OpError as error:
             failure = f"{type(error).__name__}: {error}"[:300]
             break
         seconds.append(time.perf_counter() - begin)
+        cpu_seconds.append(time.process_time() - cpu_begin)
         traces.append(gmmvi.train_iter.experimental_get_tracing_count())
         if iteration % settings["checkpoint"] == 0 or iteration == settings["iterations"]:
             evaluations.append(int(gmmvi.sample_db.num_samples_written))
@@ -208,9 +213,10 @@ def run(problem: Any, outcome: str) -> None:
             if sum(seconds[1:]) > settings["limit"] or evaluations[-1] >= settings["evaluations"]:
                 break
     own, tracing = without_tracing(seconds, traces)
+    own_cpu, _ = without_tracing(cpu_seconds, traces)
     for iteration, number, arrays in kept:
-        compiling = setup + float(tracing[:iteration].sum())
-        recorder.note(iteration, number, float(own[:iteration].sum()), compiling, arrays)
+        spent, cpu, compiling = (float(s[:iteration].sum()) for s in (own, own_cpu, tracing))
+        recorder.note(iteration, number, spent, cpu, setup + compiling, arrays)
     probability = importlib.import_module("tensorflow_probability")
     versions = {"tensorflow": tf.__version__, "tensorflow-probability": probability.__version__}
     recorder.save(outcome, failure, versions)

@@ -63,16 +63,16 @@ def test_what_both_codes_get_is_the_target(against: Any, tmp_path: Path) -> None
 
 
 def test_a_run_of_this_package_is_kept_at_each_checkpoint(against: Any, tmp_path: Path) -> None:
-    task = against.Task("banana", (1.0,), (10_000,), iterations=25)
-    config = against.Config(every=10, samples=30, points=3)
+    task = against.Task("banana", (1.0,), (10_000,), 25, samples=30, every=10)
+    config = against.Config(checkpoint=10, points=3)
     against.write_problem(config, task, 2, tmp_path / "problem.npz", "somewhere")
     with np.load(tmp_path / "problem.npz") as problem:
         against.run_ours(problem, str(tmp_path / "outcome.npz"))
     outcome = against.read_outcome(tmp_path / "outcome.npz")
     assert outcome.rows[:, 0].tolist() == [10, 20, 25]
-    assert outcome.rows[:, 4].tolist() == [2, 3, 3]
+    assert outcome.rows[:, 2].tolist() == [2, 3, 3]
     assert [m.means.shape for m in outcome.mixtures] == [(2, 2), (3, 2), (3, 2)]
-    assert (np.diff(outcome.rows[:, 1:4], axis=0) >= 0).all()
+    assert (np.diff(outcome.rows[:, 1:5], axis=0) >= 0).all()
     assert outcome.about["failure"] == ""
     table = against.curve(config, task, against.OURS, 2, outcome)
     assert table["seed"].tolist() == [2, 2, 2]
@@ -97,8 +97,10 @@ def curves_of(code: str, seed: int, scale: float, losses: list[float]) -> pd.Dat
     number = np.arange(1.0, len(losses) + 1)
     return pd.DataFrame(
         {
-            "target": "made", "code": code, "seed": seed, "seconds": scale * number,
-            "compile_seconds": 6.0, "evaluations": 100.0 * number, "loss": losses,
+            "target": "made", "setting": "default", "code": code, "seed": seed,
+            "seconds": scale * number,
+            "cpu_seconds": 2.0 * scale * number, "compile_seconds": 6.0,
+            "evaluations": 100.0 * number, "loss": losses,
             "modes": [10.0 if loss < 0.1 else 3.0 for loss in losses],
         }
     )  # fmt: skip
@@ -122,6 +124,8 @@ def test_ratios_of_made_runs(against: Any) -> None:
     assert row[["both", "only_ngem_tutorial", "only_gmmvi"]].tolist() == [3, 0, 0]
     assert table.loc[("loss", 2.0, "seconds with compiling"), "ratio"] == pytest.approx(16 / 7.25)
     assert table.loc[("loss", 2.0, "evaluations"), "ratio"] == 1.0
+    assert table.loc[("loss", 2.0, "CPU seconds"), "gmmvi"] == 20.0
+    assert ("evaluations", 250.0, "evaluations") not in table.index
     assert table.loc[("evaluations", 250.0, "seconds"), "gmmvi"] == 10.0
     row = table.loc[("modes", 10.0, "seconds")]  # not interpolated
     assert row[["both", "only_ngem_tutorial", "ngem_tutorial", "gmmvi"]].tolist() == [2, 1, 2, 16]
