@@ -36,9 +36,9 @@ DIRECTIVE = re.compile(
 HEADER = """# Claims
 
 Every proposition of the book, page by page, with the number of cells that check it when its page is
-executed, and the tests that fail if it is broken. These are functions in
-`test_PAGE.py` in `tests/theory`, `tests/variational` or `tests/practice`, with spaces for the underscores of
-their names. `make test` runs both, and refuses a claim that has no cell or no test.
+executed, and the tests that fail if it is broken. These are functions of `test_PAGE.py` in
+`tests/theory`, `tests/variational` or `tests/practice`, with spaces for the underscores of their
+names. `make test` runs both, and refuses a claim that has no cell or no test.
 """
 
 

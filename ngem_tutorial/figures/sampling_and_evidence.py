@@ -56,13 +56,14 @@ def weight_tails(log_weights: Mapping[str, ArrayLike]) -> Figure:
     """
     with style():
         figure, axis = plt.subplots(figsize=(5.6, 3.0))
-        colours = (_GREY, _OTHER, _MIXTURE)
+        colours, largest = (_GREY, _OTHER, _MIXTURE), 1.0
         for (name, values), colour, line in zip(log_weights.items(), colours, _LINES, strict=False):
             w = np.exp(np.asarray(values, float) - np.max(values))
             ordered = np.sort(w / w.mean())[::-1]
             share = np.arange(1, len(ordered) + 1) / len(ordered)
             axis.plot(ordered, share, color=colour, ls=line, label=name)
-        axis.set(xscale="log", yscale="log", xlim=(0.1, None))
+            largest = max(largest, float(ordered[0]))
+        axis.set(xscale="log", yscale="log", xlim=(0.1, 1.5 * largest))
         axis.set(xlabel="weight / mean weight", ylabel="share of larger weights")
         axis.legend()
     return figure
@@ -139,5 +140,5 @@ def marginals(
             height = np.histogram(given, bins, weights=share / share.sum())[0] / np.diff(bins)
             axis.stairs(height, bins, color=colour, ls=line, lw=1.3, label=name)
         axis.set(xlim=(x[0], x[-1]), ylim=(0.0, None), xlabel="$x_1$", ylabel="density")
-        axis.legend()
+        axis.legend(loc="upper right")
     return figure

@@ -145,15 +145,15 @@ def test_bridge_and_laplace_of_the_page() -> None:
     np.testing.assert_allclose(q.covariance, root @ root.T, rtol=1e-3)
 
     def gamma(x: jax.Array) -> jax.Array:
-        """The logarithm of a gamma variable of shape 3, times 5."""
-        return jnp.log(5.0) + 3.0 * x[0] - jnp.exp(x[0])
+        """The logarithms of gamma variables of the shapes 3 and 2, with the density times 5."""
+        return jnp.log(5.0) + jnp.sum(jnp.array([3.0, 2.0]) * x - jnp.exp(x))
 
-    draws = np.log(rng.gamma(3.0, size=(4, 1000, 1)))
+    draws = np.log(rng.gamma([3.0, 2.0], size=(4, 1000, 2)))
     value, error = bridge(gamma, draws, 0)
-    truth = math.log(5.0) + math.lgamma(3.0)
+    truth = math.log(5.0) + math.lgamma(3.0) + math.lgamma(2.0)
     assert abs(value - truth) < 4.5 * error
     assert 1e-4 < error < 0.02
-    assert abs(scope["laplace"](gamma, np.zeros(1))[1] - truth) > 4.5 * error
+    assert abs(scope["laplace"](gamma, np.zeros(2))[1] - truth) > 4.5 * error
 
 
 def test_the_arm_has_four_solutions_and_the_mixture_their_weights() -> None:
