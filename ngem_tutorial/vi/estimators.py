@@ -45,15 +45,28 @@ class Samples(NamedTuple):
     """How many rows from the first one on hold samples."""
 
     def weights(self, rows: jax.Array) -> jax.Array:
-        """Importance weights of some samples for each component, shape `(m, C)`.
+        """Importance weights of some samples for each component.
 
         Each column sums to one over all samples; those that do not count have none.
+
+        Args:
+            rows: of the samples, shape `(m,)`.
+
+        Returns:
+            Shape `(m, C)`.
         """
         background = self.log_background[rows, None]
         return jnp.exp(self.log_components[rows] - background - self.log_totals)
 
     def responsibilities(self, rows: jax.Array) -> jax.Array:
-        """Of the components for some samples, shape `(m, C)`."""
+        """Responsibilities of the components for some samples.
+
+        Args:
+            rows: of the samples, shape `(m,)`.
+
+        Returns:
+            Shape `(m, C)`; zeros for samples that do not count.
+        """
         return jnp.exp(self.log_components[rows] + self.log_weights - self.log_q[rows, None])
 
 

@@ -46,7 +46,14 @@ class FromComponents(_Reused):
     """Old samples count up to this many times `number` for each component, the newest."""
 
     def room(self, size: int) -> int:
-        """Return how many samples are kept, with `size` places for components."""
+        """Say how many samples are kept.
+
+        Args:
+            size: how many places there are for components.
+
+        Returns:
+            How many, old and new ones.
+        """
         return self.old(size) + self.number * size
 
     def counts(
@@ -72,7 +79,14 @@ class FromMixture(_Reused):
     """`P`: from the mixture `number` samples; a component with little weight draws few, or none."""
 
     def room(self, size: int) -> int:
-        """Return how many samples are kept, with `size` places for components."""
+        """Say how many samples are kept.
+
+        Args:
+            size: how many places there are for components.
+
+        Returns:
+            How many, old and new ones.
+        """
         return self.old(size) + self.number
 
     def counts(
