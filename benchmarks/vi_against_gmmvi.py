@@ -645,6 +645,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--python", help="the interpreter of its environment")
     parser.add_argument("--quick", action="store_true", help="two short runs of each code")
     parser.add_argument("--seeds", type=int, help="how many, instead of all")
+    parser.add_argument("--threads", type=int, help="of each code, instead of one a core")
     parser.add_argument("--directory", help="where to write, instead of results/")
     parser.add_argument("--run", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -658,6 +659,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.seeds:
         tasks = (dataclasses.replace(t, seeds=t.seeds[: options.seeds]) for t in config.tasks)
         config = dataclasses.replace(config, tasks=tuple(tasks))
+    if options.threads:
+        config = dataclasses.replace(config, threads=options.threads)
     gmmvi = str(Path(options.gmmvi).resolve())
     source = commit_of(gmmvi)
     commit, start = results.current_commit(), time.perf_counter()
