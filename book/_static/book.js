@@ -25,7 +25,10 @@ function watchWide() {
     observer.observe(box);
     box.addEventListener("scroll", () => markWide(box), { passive: true });
   }
-  document.fonts.ready.then(() => boxes.forEach(markWide)); // formulas have their widths only then
+  const all = () => boxes.forEach(markWide); // the size of a box says nothing of what is in it
+  document.fonts.ready.then(all); // formulas have their widths only then
+  document.fonts.addEventListener("loadingdone", all);
+  window.addEventListener("load", all);
 }
 
 // Without contents to mark, Bootstrap follows every link of the page, and fails at an address with a dot.

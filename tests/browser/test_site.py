@@ -18,6 +18,9 @@ pytestmark = pytest.mark.needs("browser")
 HERE = Path(__file__).parent
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 380, "height": 800}
+FRAMES = """(async () => {
+  for (let i = 0; i < 3; i++) await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+})()"""  # pictures of the page that were drawn, each with its observers told
 LARGEST = 1.5e6  # bytes of a page with all that it loads, pictures apart
 
 
@@ -69,6 +72,12 @@ class Visitor:
         self.page.goto(self.address + name)
         self.page.evaluate("document.fonts.ready")
 
+    def resize(self, size: Any) -> None:
+        """Give the window a size, and wait until what watches sizes has been told."""
+        self.page.set_viewport_size(size)
+        self.page.wait_for_function(f"innerWidth === {size['width']}")
+        self.page.evaluate(FRAMES)
+
     @functools.cache  # noqa: B019 - ends with the tests of this file
     def visit(self, name: str) -> dict[str, Any]:
         """Return all that is to be known about a page."""
@@ -81,10 +90,9 @@ class Visitor:
         found = page.evaluate(script("audit"))
         page.keyboard.press("Tab")
         found["focus"] = page.evaluate(script("focus"))
-        page.set_viewport_size(PHONE)
-        page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+        self.resize(PHONE)
         found["phone"] = page.evaluate(script("phone"))
-        page.set_viewport_size(DESKTOP)
+        self.resize(DESKTOP)
         page.evaluate((browser.AXE.target / "axe.min.js").read_text(encoding="utf-8"))
         for theme, options in (("light", {}), ("dark", {"runOnly": ["color-contrast"]})):
             page.evaluate("(theme) => (document.documentElement.dataset.theme = theme)", theme)
@@ -123,10 +131,10 @@ def test_fits_a_phone(visitor, name):
 def test_rows_of_tables_are_not_squeezed_on_a_phone(visitor):
     """A table that scrolls needs no cell with a word a line."""
     visitor.open("book/experiments/two_gaussians.html")
-    visitor.page.set_viewport_size(PHONE)
+    visitor.resize(PHONE)
     rows = "[...document.querySelectorAll('table.dataframe tr')].map((row) => row.offsetHeight)"
     heights = visitor.page.evaluate(rows)
-    visitor.page.set_viewport_size(DESKTOP)
+    visitor.resize(DESKTOP)
     assert len(heights) > 20
     assert max(heights) < 140
 
