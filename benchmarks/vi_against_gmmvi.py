@@ -17,10 +17,11 @@ clock stops and the mixture is kept. All mixtures of both codes are judged after
 package: loss is minus the ELBO (and plus `log Z`, where it is known), from fresh samples that are
 not counted.
 
-What differs: gmmvi draws new components from 100,000 stored samples and forgets no sample, this
-package from a random 20,000; gmmvi looks for components to delete in every iteration, this package
-after every 30; this package solves for the step sizes of its trust regions to the end. gmmvi's
-logistic regression has the opposite sign, so that its mixtures are mirrored before they are judged.
+What differs: gmmvi keeps all samples and starts new components from 100,000 random ones, this
+package keeps a random 100,000; gmmvi looks for components to delete in every iteration, this
+package after every 30; this package solves for the step sizes of its trust regions to the end.
+gmmvi's logistic regression has the opposite sign, so that its mixtures are mirrored before they are
+judged.
 
 gmmvi and TensorFlow are not dependencies of this project. In an environment of their own, beside a
 checkout of gmmvi at commit 95c6b65::

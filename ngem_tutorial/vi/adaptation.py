@@ -61,7 +61,7 @@ class AdaptiveNumber:
     """Of a new component."""
     most: int = 1000
     """No more components than this."""
-    archive: int = 20_000
+    archive: int = 100_000
     """How many samples are kept for the choice of a mean."""
 
     @property
