@@ -25,6 +25,7 @@ EXTRAS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "optimizers": {"kfac_jax": "kfac-jax"},
     "plot": {"matplotlib": "matplotlib", "pandas": "pandas", "seaborn": "seaborn"},
+    "sampling": {"blackjax": "blackjax", "numpyro": "numpyro"},
 }
 """For each extra, what users import of it, and the name under which that is installed."""
 

@@ -378,6 +378,8 @@ OPTIONAL = {
     "matplotlib": "matplotlib",
     "seaborn": "seaborn",
     "pandas": "pandas",
+    "numpyro": "numpyro",
+    "blackjax": "blackjax",
 }
 
 BASE = textwrap.dedent("""
@@ -415,7 +417,7 @@ def test_the_base_install_is_enough_for_the_package_and_importing_it_does_nothin
 
     extras = [
         Requirement(text).name
-        for extra in ("data", "optimizers", "plot")
+        for extra in ("data", "optimizers", "plot", "sampling")
         for text in PROJECT["optional-dependencies"][extra]
     ]
     assert set(extras) == OPTIONAL.keys()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -69,12 +70,21 @@ def test_what_is_derived_agrees(tree):
     assert set(addresses) == {EXAMPLE}
 
 
-def test_every_page_has_the_same_first_cell(tree):
+def extras_of(page: Path) -> tuple[str, ...]:
+    return tuple(notebooks.front_matter(page).get("ngem", {}).get("extras", []))
+
+
+def test_pages_that_need_the_same_extras_have_the_same_first_cell(tree):
     configure.main(["--repository", EXAMPLE], tree)
     pages = notebooks.Book(tree).pages()
-    assert pages
-    (cell,) = {text for page in pages for text in setup_cells(page)}
-    assert f"git+https://github.com/{EXAMPLE}@{configure.read_settings(tree).revision}" in cell
+    groups = {extras_of(page) for page in pages}
+    assert {(), ("sampling",)} <= groups
+    for extras in groups:
+        same = [page for page in pages if extras_of(page) == extras]
+        (cell,) = {text for page in same for text in setup_cells(page)}
+        chosen = ",".join(("data", "plot", *extras))
+        assert f"[{chosen}] @ git+https://github.com/{EXAMPLE}@" in cell
+        assert f"@{configure.read_settings(tree).revision}" in cell
     for page in pages:
         cells = [c for c in jupytext.read(page, fmt="md:myst").cells if c.cell_type == "code"]
         assert [notebooks.is_setup(c) for c in cells] == [True] + [False] * (len(cells) - 1)
@@ -126,6 +136,27 @@ def test_broken_markers_are_refused(tree, capsys, old, new, message):
     readme.write_text(readme.read_text().replace(old, new))
     assert configure.main([], tree) == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_an_extra_that_does_not_exist_is_refused(tree, capsys):
+    page = tree / "book/practice/sampling_and_evidence.md"
+    page.write_text(page.read_text().replace("extras: [sampling]", "extras: [samplers, plot]"))
+    assert configure.main([], tree) == 2
+    assert f"{page.relative_to(tree)}: no extra samplers\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("repository", ["", EXAMPLE])
+def test_the_first_cell_checks_the_extras_of_its_page(repository, monkeypatch, capsys):
+    settings = configure.Settings(repository, "1.2.3")
+    (cell,) = jupytext.reads(configure.setup_cell(settings, ["sampling"]), fmt="md:myst").cells
+    code = TransformerManager().transform_cell(cell.source)
+    exec(code, {})
+    assert "ngem_tutorial" in capsys.readouterr().out
+    find = importlib.util.find_spec
+    gone = lambda name, *rest: None if name == "numpyro" else find(name, *rest)  # noqa: E731
+    monkeypatch.setattr(importlib.util, "find_spec", gone)
+    with pytest.raises(ImportError, match=r"^This page needs numpyro: .*sampling\]"):
+        exec(code, {})
 
 
 @pytest.mark.parametrize("repository", ["", EXAMPLE])

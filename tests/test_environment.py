@@ -67,7 +67,7 @@ def test_every_requirement_is_pinned_within_its_bounds(requirement):
         assert requirement.specifier.contains(PINS[name], prereleases=True)
 
 
-TESTED = ("data", "optimizers", "plot", "test")
+TESTED = ("data", "optimizers", "plot", "sampling", "test")
 
 
 @pytest.mark.parametrize(

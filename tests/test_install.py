@@ -67,8 +67,11 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     assert caught.value.name == "kfac_jax"
     monkeypatch.setitem(sys.modules, "numpyro", None)
     monkeypatch.delitem(sys.modules, "numpyro.distributions", raising=False)
-    with pytest.raises(ImportError, match=r"numpyro is needed .* pip install numpyro$"):
+    with pytest.raises(ImportError, match=re.escape(how_to_install("sampling"))):
         require("numpyro.distributions")
+    monkeypatch.setitem(sys.modules, "tensorflow_probability", None)  # which no extra brings
+    with pytest.raises(ImportError, match=r"is needed .* pip install tensorflow-probability$"):
+        require("tensorflow_probability.substrates.jax")
 
 
 @pytest.mark.parametrize(

@@ -113,8 +113,8 @@ def test_the_judge_of_docstrings_works() -> None:
 
 
 HEAVY = (
-    "beartype jaxtyping kfac_jax matplotlib numpyro pandas platformdirs pooch pyarrow seaborn "
-    "sklearn tensorflow_datasets"
+    "beartype blackjax jaxtyping kfac_jax matplotlib numpyro pandas platformdirs pooch pyarrow "
+    "seaborn sklearn tensorflow_datasets"
 )
 
 

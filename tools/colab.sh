@@ -18,7 +18,7 @@ trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 before=$(versions)
 # shellcheck disable=SC2086  # a word for each package
-"$python" -m pip install --quiet "ngem-tutorial[data,plot] @ file://$(ls "$checkout"/_build/wheel/*.whl)" $before
+"$python" -m pip install --quiet "ngem-tutorial[data,plot,sampling] @ file://$(ls "$checkout"/_build/wheel/*.whl)" $before
 cp -r "$checkout/_build/wheel/book" book
 slow=0
 while IFS= read -r page; do

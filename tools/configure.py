@@ -4,6 +4,10 @@ The address is one setting, `repository` under `[tool.ngem]` in `pyproject.toml`
 while there is none. From it and the version follow the marked blocks (`>>> configure: NAME` to
 `<<< configure`) in `pyproject.toml`, `_config.yml`, `CITATION.cff`, the README and the book's
 pages, and the cell of each page, tagged `setup`, that installs the package where it is missing.
+It has the extras `data` and `plot`, and those that the page's front matter declares::
+
+    ngem:
+      extras: [sampling]
 
 Usage::
 
@@ -20,14 +24,15 @@ import re
 import sys
 import textwrap
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from notebooks import SETUP, Book, write_bytes
+from notebooks import SETUP, Book, front_matter, write_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
 BRANCH = "main"
+EXTRAS = ("data", "plot")  # what every page needs
 ADDRESS = re.compile(r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}/(?!\.)[\w.-]{1,100}(?<!\.git)", re.ASCII)
 MARKED = re.compile(
     r"^(?P<start>(?P<indent> *)(?:#|<!--) >>> configure: (?P<name>\w+)(?: -->)?\n)"
@@ -188,8 +193,8 @@ def _colab(settings: Settings) -> str:
     return """\
 The first cell of each page, folded, looks for the package. It does not know from where to install
 it. Put a cell before it that brings a copy of this repository and runs
-`%pip install "./FOLDER[data,plot]"`, with the folder's name for `FOLDER`. Colab's JAX stays as it
-is.
+`%pip install "./FOLDER[data,plot,sampling]"`, with the folder's name for `FOLDER`; only the page
+on sampling needs `sampling`. Colab's JAX stays as it is.
 """
 
 
@@ -248,8 +253,17 @@ def fill(text: str, settings: Settings, where: str = "the text") -> str:
 # --------------------------------------------------------------------------------------- cell
 
 
-def setup_cell(settings: Settings) -> str:
-    """Return the cell that installs the package where it is missing, as it stands on a page."""
+def setup_cell(settings: Settings, extras: Sequence[str] = ()) -> str:
+    """Return the cell that installs the package where it is missing, as it stands on a page.
+
+    Args:
+        settings: what it is derived from.
+        extras: what the page needs besides `EXTRAS`; the cell checks that these are there.
+
+    Returns:
+        The cell, in MyST.
+    """
+    chosen = ",".join((*EXTRAS, *extras))
     if settings.repository:
         verb, title = "installs", "installs what is missing, and leaves JAX as it is"
         missing = f"""\
@@ -261,17 +275,22 @@ def setup_cell(settings: Settings) -> str:
         for name in ("jax", "jaxlib", "numpy")
         if util.find_spec(name)
     ]
-    source = "{settings.requirement("data,plot")}"
+    source = "{settings.requirement(chosen)}"
     %pip install --quiet "{{source}}" {{" ".join(kept)}}
 """
     else:
         verb, title = "looks for", "looks for the package"
-        missing = """\
+        missing = f"""\
     raise ModuleNotFoundError(
         "ngem_tutorial is not installed. Install it from the book's source, "
-        "in its folder: pip install '.[data,plot]'"
+        "in its folder: pip install '.[{chosen}]'"
     )
 """
+    checked = "".join(
+        f'_install.require_extras("This page", _install.EXTRAS["{extra}"])\n' for extra in extras
+    )
+    if checked:
+        checked = f"from ngem_tutorial import _install\n\n{checked}"
     where = f"at\\n{settings.site}" if settings.repository else "in the built book."
     return f"""\
 ```{{code-cell}} ipython3
@@ -292,7 +311,7 @@ if not util.find_spec("ngem_tutorial"):
 {missing}
 import jax
 import ngem_tutorial
-
+{checked}
 print(
     f"ngem_tutorial {{ngem_tutorial.__version__}}, JAX {{jax.__version__}} "
     f"on {{jax.devices()[0].device_kind}}"
@@ -332,17 +351,21 @@ def derive(settings: Settings, root: Path = ROOT) -> dict[Path, str]:
         The texts by file.
 
     Raises:
-        ConfigurationError: if a file has not the markers that it must have.
+        ConfigurationError: if a file has not the markers that it must have, or a page declares an
+            extra that the package does not have.
     """
     book = Book(root)
-    cell = setup_cell(settings)
+    project = root / "pyproject.toml"
+    known = tomllib.loads(_text(project))["project"]["optional-dependencies"].keys()
     names = ("pyproject.toml", "_config.yml", "CITATION.cff", "README.md")
     texts: dict[Path, str] = {}
     for file in [*(root / name for name in names), *sorted((root / "book").rglob("*.md"))]:
         texts[file] = fill(_text(file), settings, file.relative_to(root).as_posix())
     for page in book.pages():
-        texts[page] = place_cell(texts[page], cell)
-    project = root / "pyproject.toml"
+        extras = front_matter(page).get("ngem", {}).get("extras", [])
+        if unknown := set(extras) - known:
+            raise ConfigurationError(f"{book.name(page)}: no extra {', '.join(sorted(unknown))}")
+        texts[page] = place_cell(texts[page], setup_cell(settings, extras))
     setting = f'repository = "{settings.repository}"'
     texts[project], number = SETTING.subn(setting, texts[project])
     if number != 1:

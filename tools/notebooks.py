@@ -10,6 +10,7 @@ count, and its output, which tells the machine, is not kept::
     ngem:
       results: [two_gaussians]   # folders of results/ that the page reads
       needs: [mnist]             # data sets that it needs
+      extras: [sampling]         # extras of the package that it needs, besides data and plot
 
 Usage::
 

@@ -34,7 +34,7 @@ def cells() -> list[str]:
 
 def of_the_page(start: str, before: str, **names: Any) -> dict[str, Any]:
     """What the beginning of a cell defines, after the imports of the page."""
-    imports = next(cell for cell in cells() if cell.startswith("import importlib"))
+    imports = next(cell for cell in cells() if cell.startswith("import itertools"))
     cell = next(cell for cell in cells() if cell.startswith(start))
     scope = dict(names)
     exec(imports, scope)
@@ -198,7 +198,7 @@ def test_the_recipe_for_blackjax() -> None:
     pytest.importorskip("blackjax")
     pytest.importorskip("numpyro")
     pytest.importorskip("sklearn")
-    sample = of_the_page("def sample_with_blackjax", "if importlib")["sample_with_blackjax"]
+    sample = of_the_page("def sample_with_blackjax", "chains = sample")["sample_with_blackjax"]
     mixture = initial_mixture(KEY, 2, spread=0.0)
     chains = sample(lambda x: -0.5 * jnp.sum((x - 1.0) ** 2 / 4.0), mixture, KEY, 4, 500)
     assert chains.shape == (4, 500, 2)
