@@ -19,7 +19,8 @@ HERE = Path(__file__).parent
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 380, "height": 800}
 FRAMES = """(async () => {
-  for (let i = 0; i < 3; i++) await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+  const frame = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+  for (let i = 0; i < 3; i++) await frame();
 })()"""  # pictures of the page that were drawn, each with its observers told
 LARGEST = 1.5e6  # bytes of a page with all that it loads, pictures apart
 
