@@ -166,11 +166,12 @@ PRESETS: dict[str, Config] = {
             ),
             Task(
                 "STM20",
-                evaluations=1_000_000,
+                evaluations=1_650_000,
                 samples=200,
                 reuse=0.0,
+                every=10,
                 steps=_ibayes((0.1, 0.01), (0.1, 0.01)),
-                seconds=20.0,
+                seconds=30.0,
             ),
             Task("40 Gaussians", every=10, components=40, steps=_ibayes((0.1, 0.01), (0.03, 1e-4))),
             Task("funnel", iterations=600, every=20, steps=_ibayes((0.1, 1e-4), (0.1, 0.01))),
@@ -202,18 +203,27 @@ LARGE: dict[str, Config] = {
             Task("GMM100", ("SAMTRON",), iterations=600, seconds=60.0),
             Task("40 Gaussians, d = 50", ("SAMTRON",), iterations=400, every=10, seconds=60.0),
             Task(
+                "breast cancer",
+                ("SAMTRON",),
+                evaluations=2_400_000,
+                samples=200,
+                reuse=0.0,
+                every=10,
+                seconds=60.0,
+            ),
+            Task(
                 "planar robot",
                 ("SAMTRON",),
-                evaluations=1_000_000,
+                evaluations=3_000_000,
                 samples=50,
                 reuse=0.0,
                 every=10,
-                seconds=80.0,
+                seconds=120.0,
             ),
         )
     ),
 }
-"""Settings of the largest targets, on which only the recommended method is run."""
+"""Settings of the largest targets and budgets, for which only the recommended method is run."""
 
 
 def design(task: Task, codeword: str) -> Design:

@@ -110,7 +110,7 @@ _ALL = (
     ),
     Experiment(
         name="variational_large",
-        title="mixtures fitted to densities: three large targets",
+        title="mixtures fitted to densities: large targets and budgets",
         items=(),
         module=variational.__name__,
         presets=variational.LARGE,
