@@ -215,7 +215,7 @@ LARGE: dict[str, Config] = {
                 "planar robot",
                 ("SAMTRON",),
                 evaluations=3_000_000,
-                samples=50,
+                samples=25,
                 reuse=0.0,
                 every=10,
                 seconds=120.0,
