@@ -24,7 +24,9 @@ class Diagnosis(NamedTuple):
     """What fresh samples of an approximation `q` say about it.
 
     Where `pareto_k` is above 0.7 the evidence and all that is weighted are not to be trusted: the
-    target has more mass in the tails of `q` than `q` has (Vehtari et al. 2024).
+    target has more mass in the tails of `q` than `q` has (Vehtari et al. 2024). Below, they can
+    still be wrong: all numbers are made from samples of `q`, and know nothing of a mode where `q`
+    has none.
     """
 
     x: Float[Array, "n d"]
