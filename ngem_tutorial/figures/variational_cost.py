@@ -95,5 +95,5 @@ def against(curves: pd.DataFrame, settings: Mapping[str, str], floor: float = 1e
             axis.yaxis.set_minor_formatter(NullFormatter())
             axis.set_ylabel("loss in nats" if not zero else f"loss above {zero:g} nats")
             label_panel(axis, target)
-        axes[0, 0].legend()
+        axes[0, -1].legend(loc="lower left")
     return figure

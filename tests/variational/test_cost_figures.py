@@ -1,0 +1,72 @@
+"""Figures of what fits to densities cost."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from ngem_tutorial import results
+from ngem_tutorial.figures import variational_cost as draw
+
+
+def test_growth_draws_lines_with_the_exponents() -> None:
+    values = np.asarray([2, 4, 8, 16])
+    medians = pd.concat(
+        [
+            pd.DataFrame({"method": "SAMTRON", "axis": a, a: values, "ms": 3.0 * values**power})
+            for a, power in (("dim", 2.0), ("components", 1.5), ("samples", 1.0))
+        ]
+    )
+    exponents = pd.DataFrame(
+        {
+            "method": "SAMTRON",
+            "axis": ["dim", "components", "samples"],
+            "from": 4,
+            "to": 16,
+            "exponent": [2.0, 1.5, 1.0],
+        }
+    )
+    figure = draw.growth(medians, exponents)
+    for axis, power in zip(figure.axes, (2.0, 1.5, 1.0), strict=True):
+        dots, line = axis.get_lines()
+        np.testing.assert_array_equal(dots.get_xdata(), values)
+        np.testing.assert_allclose(line.get_ydata(), 3.0 * np.asarray([4.0, 16.0]) ** power)
+        assert axis.get_xscale() == axis.get_yscale() == "log"
+    plt.close(figure)
+
+
+def test_against_draws_losses_above_the_level_that_its_label_names() -> None:
+    curves = pd.DataFrame(
+        {
+            "target": ["a"] * 4 + ["b"] * 4,
+            "setting": "one",
+            "code": ["ngem_tutorial", "ngem_tutorial", "gmmvi", "gmmvi"] * 2,
+            "seed": 1,
+            "seconds": [1.0, 2.0, 10.0, 20.0] * 2,
+            "loss": [1.0, 1e-6, 1.0, -1e-6, 80.0, 78.26, 80.0, 78.4],
+        }
+    )
+    figure = draw.against(curves, {"a": "one", "b": "one"})
+    first, second = figure.axes
+    assert first.get_ylabel() == "loss in nats"
+    assert second.get_ylabel() == "loss above 78.2 nats"
+    ours, theirs = (line.get_ydata() for line in first.get_lines())
+    np.testing.assert_allclose(ours, [1.0, 1e-3])
+    np.testing.assert_allclose(theirs, [1.0, 1e-3])
+    ours, theirs = (line.get_ydata() for line in second.get_lines())
+    np.testing.assert_allclose(ours, [1.8, 0.06], rtol=1e-6)
+    np.testing.assert_allclose(theirs, [1.8, 0.2], rtol=1e-6)
+    plt.close(figure)
+
+
+def test_nothing_grows_faster_than_the_bound() -> None:
+    """Of `O(K d^3 + K N d^2)`, and of the regression of MORE."""
+    table = results.load("vi_growth/exponents").table
+    assert not table["above"].any()
+    assert (table["high"] <= table["bound"] + 0.05).all()
+    samtron = table[table["method"] == "SAMTRON"].set_index("axis")["exponent"]
+    assert samtron["dim"] == pytest.approx(1.65, abs=0.01)
+    assert samtron["components"] == pytest.approx(1.67, abs=0.01)
+    assert samtron["samples"] == pytest.approx(0.99, abs=0.01)
