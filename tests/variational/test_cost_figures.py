@@ -70,3 +70,21 @@ def test_nothing_grows_faster_than_the_bound() -> None:
     assert samtron["dim"] == pytest.approx(1.65, abs=0.01)
     assert samtron["components"] == pytest.approx(1.67, abs=0.01)
     assert samtron["samples"] == pytest.approx(0.99, abs=0.01)
+
+
+def test_what_the_page_says_of_the_comparison() -> None:
+    table = results.load("vi_against_gmmvi/ratios").table
+    losses = table[table["measure"].eq("loss") & table["both"].ge(3)]
+    ratio = losses.set_index(["target", "setting", "level", "cost"])["ratio"].sort_index()
+    for (target, _, level, cost), value in ratio.items():
+        if cost == "seconds" and target == "GMM20" and level <= 0.3:
+            assert value >= 10.0
+    cancer = ratio.loc[("breast cancer", "no reuse")]
+    first = [cancer.loc[(level, "seconds")] for level in (80.0, 79.0)]
+    assert first == pytest.approx([2.0, 2.0], abs=0.3)
+    assert cancer.loc[(78.3, "seconds")] > 5.0
+    assert cancer.loc[(78.6, "seconds with compiling")] < 1.0
+    runs = results.load("vi_against_gmmvi/runs").table
+    ours = runs[runs["code"].eq("ngem_tutorial")]["compile_seconds"]
+    assert ours.min() > 19.0
+    assert ours.max() < 42.0
