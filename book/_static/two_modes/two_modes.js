@@ -182,7 +182,8 @@ function start(place) {
   }
 
   function frame(now) {
-    advance(last === undefined ? FRAME : Math.min(0.05, Math.max(0, now - last) / 1000));
+    const passed = Math.min(0.1, Math.max(FRAME, (now - last) / 1000));
+    for (let rest = passed; rest > 0; rest -= FRAME) advance(Math.min(rest, FRAME));
     last = now;
     if (!busy()) return settle();
     draw();
