@@ -26,6 +26,7 @@ def visit() -> Iterator[Callable[..., Any]]:
 
         def open_page(motion: str = "no-preference", blocked: str = "", **options: Any) -> Any:
             page = chromium.new_context(reduced_motion=motion, **options).new_page()
+            page.set_default_timeout(120_000)  # a busy machine fetches slowly through a route
             if blocked:
                 nothing = {"body": "", "content_type": "text/javascript"}
                 page.route(blocked, lambda route: route.fulfill(**nothing))

@@ -104,6 +104,8 @@ function chart(width, curve, price, distance, values) {
 }
 
 function start(place) {
+  let p = { distance: 6, mass: 0.3 };
+  let fit = fits.reverseFit(p, { mean: -3, scale: 1 });
   place.innerHTML = MARKUP;
   place.classList.add("lab", "two-modes");
   place.hidden = false;
@@ -113,8 +115,6 @@ function start(place) {
   const cells = place.querySelectorAll("tbody td");
   const calm = window.matchMedia("(prefers-reduced-motion: reduce)");
 
-  let p = { distance: 6, mass: 0.3 };
-  let fit = fits.reverseFit(p, { mean: -3, scale: 1 });
   let curve = [];
   let goals = []; // distances to go to, one after the other
   let waiting = []; // the same while it pauses
