@@ -73,7 +73,7 @@ test: env ## run the tests of the package, of the book in a browser, and every n
 OF_THE_BOOK = $(addprefix tests/,browser test_api.py test_claims.py test_configure.py test_environment.py \
     test_imports.py test_laboratory.py test_notebooks.py test_npm.py test_packaging.py test_pages.py \
     test_provenance.py test_readme.py test_recipes.py test_reference_pages.py test_repository.py \
-    test_site_tools.py test_wheel.py test_workflows.py)
+    test_site_tools.py test_two_modes.py test_wheel.py test_workflows.py)
 
 package: env ## run the tests of the package alone, whatever versions are installed (CONSTRAINTS=...)
 	@$(PY) -m pytest tests $(addprefix --ignore=,$(OF_THE_BOOK)) --numprocesses=$(JOBS) --dist=loadfile

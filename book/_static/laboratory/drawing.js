@@ -27,12 +27,20 @@ function linear([a, b], [c, d]) {
   return map;
 }
 
-const round = (x) => Math.round(x * 100) / 100;
-const polyline = (pairs) => pairs.map(([x, y]) => `${round(x)},${round(y)}`).join(" ");
+/** The scales of a picture: its size, its domains, and how many numbers are on its axes. */
+export const frameOf = (size, domains, counts) => ({
+  size,
+  domains,
+  x: linear(domains.x, [MARGIN.left, size.width - MARGIN.right]),
+  y: linear(domains.y, [size.height - MARGIN.bottom, MARGIN.top]),
+  counts,
+});
 
-/** A line of a method, in its colour and dashes. */
-function line(objective, pairs, width = 2) {
-  const { colour, dash } = STYLES[objective];
+export const round = (x) => Math.round(x * 100) / 100;
+export const polyline = (pairs) => pairs.map(([x, y]) => `${round(x)},${round(y)}`).join(" ");
+
+/** A line in a colour and dashes, such as those of a method. */
+export function line({ colour, dash }, pairs, width = 2) {
   const dashes = dash && `stroke-dasharray="${dash.split(" ").map((x) => x * width)}"`;
   return `<polyline points="${polyline(pairs)}" fill="none" stroke="${colour}" stroke-width="${width}" ${dashes}/>`;
 }
@@ -50,7 +58,7 @@ export function ticks([low, high], count) {
 }
 
 /** A frame with numbers at its left and lower edge. */
-function axes({ x, y, domains, size, counts: [nx, ny] }) {
+export function axes({ x, y, domains, size, counts: [nx, ny] }) {
   const [left, right] = [MARGIN.left, size.width - MARGIN.right];
   const [top, bottom] = [MARGIN.top, size.height - MARGIN.bottom];
   const below = ticks(domains.x, nx).map(
@@ -64,7 +72,7 @@ function axes({ x, y, domains, size, counts: [nx, ny] }) {
 }
 
 /** A number with a minus sign instead of a hyphen. */
-const minus = (number) => String(number).replace("-", "−");
+export const minus = (number) => String(number).replace("-", "−");
 
 /** The lower and upper end of what a picture shows of each coordinate. */
 function extent({ truth, runs, points }) {
@@ -78,13 +86,7 @@ function extent({ truth, runs, points }) {
 function planeFrame(training, width) {
   const domain = extent(training);
   const height = width - MARGIN.left - MARGIN.right + MARGIN.top + MARGIN.bottom;
-  return {
-    size: { width, height },
-    domains: { x: domain, y: domain },
-    x: linear(domain, [MARGIN.left, width - MARGIN.right]),
-    y: linear(domain, [height - MARGIN.bottom, MARGIN.top]),
-    counts: [5, 5],
-  };
+  return frameOf({ width, height }, { x: domain, y: domain }, [5, 5]);
 }
 
 /** An ellipse of one standard deviation. */
@@ -202,11 +204,11 @@ function lineForeground(training, run, frame) {
       label(x(mean[0]), Math.min(path.at(-1)[1] + 8, frame.size.height - MARGIN.bottom - 6), k)
     );
   });
-  return parts.join("") + line(run.objective, curve({ logits, means, logScales }, 1));
+  return parts.join("") + line(STYLES[run.objective], curve({ logits, means, logScales }, 1));
 }
 
 /** Cut off what is outside of a frame. */
-function clipped(id, { size }, markup) {
+export function clipped(id, { size }, markup) {
   const box =
     `x="${MARGIN.left}" y="${MARGIN.top}" width="${size.width - MARGIN.left - MARGIN.right}" ` +
     `height="${size.height - MARGIN.top - MARGIN.bottom}"`;
@@ -241,19 +243,11 @@ export function picture(training, width, id) {
 }
 
 /** Sizes and scales of a chart against updates. */
-function chartFrame(training, width, height, domain, count) {
-  const updates = [0, training.settings.updates];
-  return {
-    size: { width, height },
-    domains: { x: updates, y: domain },
-    x: linear(updates, [MARGIN.left, width - MARGIN.right]),
-    y: linear(domain, [height - MARGIN.bottom, MARGIN.top]),
-    counts: [4, count],
-  };
-}
+const chartFrame = (training, width, height, domain, count) =>
+  frameOf({ width, height }, { x: [0, training.settings.updates], y: domain }, [4, count]);
 
 /** A horizontal line of what is true. */
-function level(frame, value) {
+export function level(frame, value) {
   const y = round(frame.y(value));
   return `<path class="lab-truth" d="M${MARGIN.left},${y}H${frame.size.width - MARGIN.right}"/>`;
 }
@@ -276,7 +270,7 @@ const weightLines = (run, { x, y }) =>
   run.mixture.logits
     .map((_, k) =>
       line(
-        run.objective,
+        STYLES[run.objective],
         run.history.map((s) => [x(s.update), y(s.weights[k])]),
       ),
     )
@@ -315,7 +309,7 @@ export function likelihoodChart(training, width, id) {
     foreground: () => {
       const one = (run) =>
         line(
-          run.objective,
+          STYLES[run.objective],
           run.history.map((s) => [frame.x(s.update), frame.y(s.nll)]),
           2.2,
         );
@@ -324,10 +318,10 @@ export function likelihoodChart(training, width, id) {
   };
 }
 
-/** A piece of a method's line, for a legend. */
-export const swatch = (objective) =>
+/** A piece of a line, for a legend. */
+export const swatch = (style) =>
   `<svg class="lab-swatch" width="34" height="10" aria-hidden="true">${line(
-    objective,
+    style,
     [
       [1, 5],
       [33, 5],

@@ -7,7 +7,7 @@
  */
 
 import { enableDragging } from "./dragging.js";
-import { likelihoodChart, picture, swatch, weightsChart } from "./drawing.js";
+import { likelihoodChart, picture, STYLES, swatch, weightsChart } from "./drawing.js";
 import { weightsOf } from "./mixture.js";
 import * as choices from "./settings.js";
 import { Training } from "./training.js";
@@ -80,7 +80,7 @@ function place(svg, make, ...more) {
 /** A panel of a run. */
 const panel = (run, i) => `
   <figure class="lab-panel">
-    <figcaption>${swatch(run.objective)} <strong>${run.objective}</strong><span></span></figcaption>
+    <figcaption>${swatch(STYLES[run.objective])} <strong>${run.objective}</strong><span></span></figcaption>
     <svg id="lab-picture-${i}" role="img" aria-label="Points and components" data-run="${i}"></svg>
     <svg id="lab-weights-${i}" role="img" aria-label="Weights against updates. The numbers are in the text above."></svg>
   </figure>`;
@@ -189,7 +189,7 @@ function furnish() {
   at("objectives").innerHTML += Object.entries(choices.SHORT)
     .map(
       ([short, name]) =>
-        `<label><input type="checkbox" name="objectives" value="${short}"> ${swatch(name)} ${name}</label>`,
+        `<label><input type="checkbox" name="objectives" value="${short}"> ${swatch(STYLES[name])} ${name}</label>`,
     )
     .join("");
 }
