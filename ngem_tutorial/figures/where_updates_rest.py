@@ -126,31 +126,26 @@ def estimates_and_ratios(
     return figure
 
 
-def way_to_the_rest(
-    paths: Mapping[str, ArrayLike], rests: Mapping[str, float], fading: int
-) -> Figure:
+def way_to_the_rest(paths: Mapping[str, ArrayLike], fading: int) -> Figure:
     """A shared mean during training, with several exponents.
 
     Args:
         paths: for each exponent the mean before each update, shape `(T,)`.
-        rests: the names and values of the estimates that the paths may end at.
         fading: number of updates after which a fading exponent is zero.
 
     Returns:
-        The means against the updates, and the estimates as horizontal lines.
+        The means against the updates.
     """
     with style():
         figure, axis = plt.subplots(figsize=(5.6, 3.3))
         for label, values in paths.items():
             values = np.asarray(values)
             axis.plot(values, lw=2, label=label, **_LINES[label])
-        length = max(len(np.asarray(values)) for values in paths.values())
-        for name, value in rests.items():
-            axis.axhline(value, color="#999999", lw=0.8, zorder=0)
-            axis.text(length, value, f" {name}", va="center", fontsize=9, color="#444444")
+            axis.axhline(values[-1], color="#BBBBBB", lw=0.8, zorder=0)
         axis.axvline(fading, color="#999999", lw=0.8, ls=(0, (2, 2)), zorder=0)
-        axis.set(xlabel="update", ylabel="shared mean", xlim=(0, length))
-        axis.legend(loc="lower right")
+        axis.set(xlabel="update", ylabel="shared mean")
+        axis.margins(x=0.0)
+        axis.legend(loc="upper right")
     return figure
 
 
@@ -185,7 +180,5 @@ def covariances_by_exponent(scales: ArrayLike, num_points: int = 60, seed: int =
             axis.set_xlabel("entry of the mean")
             label_panel(axis, label)
         axes[0].set_ylabel("entry of the log-scale")
-        figure.legend(
-            *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3
-        )
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
