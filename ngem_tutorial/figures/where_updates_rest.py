@@ -62,7 +62,7 @@ def two_projections(
             for share in (1 / 3, 2 / 3, 1.0):
                 width, height = 2 * share * radius / np.sqrt(w)
                 axis.add_patch(
-                    Ellipse(target, width, height, fill=False, ec=color, lw=1.0, alpha=0.6)
+                    Ellipse(target, width, height, fill=False, ec=color, lw=1.0, alpha=0.6)  # type: ignore[arg-type]
                 )
             between = np.stack(list(feet.values()))
             axis.plot(*between.T, color="#999999", lw=7, alpha=0.45, solid_capstyle="butt")

@@ -127,7 +127,7 @@ def test_the_natural_gradient_solves_it(network):
 
 @pytest.mark.claim("prop-rest-regression")
 def test_coordinates_are_a_norm(network):
-    """NGEM in other coordinates is the regression with (H H^T)^-1."""
+    """The update of nGEM in other coordinates is the regression with (H H^T)^-1."""
     rng = np.random.default_rng(3)
     n = 6
     H, root, J = rng.normal(size=(n, n)), rng.normal(size=(n, n)), rng.normal(size=(n, 4))
@@ -519,7 +519,7 @@ def mean_parameters(eta: Array) -> Array:
 DATA = np.concatenate(
     [np.random.default_rng(4).normal(m, s, n) for m, s, n in ((-1.0, 0.8, 150), (1.5, 0.5, 50))]
 )
-ETA = jnp.array([0.2, -0.6, 1.0, -0.6, -0.5])
+ETA = np.array([0.2, -0.6, 1.0, -0.6, -0.5])
 
 
 def divergence(eta: Array, other: Array) -> Array:
