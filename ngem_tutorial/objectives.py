@@ -120,12 +120,13 @@ def ngem(
     the paper), which the chain rule then carries to the parameters of the network. The gradient
     with respect to `y` is the plain one, that of the options is zero.
 
-    The Gaussians are preconditioned, with damping, and the gradient of the logits is left plain.
-    For a free mixture, or a network that can represent the truth, that is consistent: it comes to
-    rest where the negative log-likelihood does, as the paper's code (`variants.paper_code`) does
-    not. And its weights are bounded, where those of the derivation (`variants.as_derived`) grow
-    like one over the smallest weight. Through a network that cannot represent the truth, any
-    preconditioning of its outputs weighs the examples anew and moves the resting point.
+    The Gaussians are preconditioned, with damping, and the gradient of the logits is left plain. A
+    free mixture then comes to rest where the negative log-likelihood does, as with the paper's code
+    (`variants.paper_code`) it does not. And its weights are bounded, where those of the derivation
+    (`variants.as_derived`) grow like one over the smallest weight. Through a network, any
+    preconditioning of its outputs weighs the examples anew. A network that can represent the truth
+    tends to it with many examples, as with `nll`; on a finite sample, or where it cannot represent
+    the truth, it rests elsewhere (`theory/where_updates_rest` in the book).
 
     The gradient of an example depends on that example and the options alone: micro-batches, masks
     and `jax.vmap` leave it as it is. In a network the balance between means and logits depends on
