@@ -121,8 +121,10 @@ class Program(NamedTuple):
         """The objective of a batch before an update, a value per example."""
         options: dict[str, Any] = {}
         if isinstance(self.relaxation, PowerSchedule):
-            now = self.relaxation(step)
-            options |= {"exponent": now.exponent, "relaxation": now.relaxation}
+            schedule, now = self.relaxation, self.relaxation(step)
+            # A power that stays is known before tracing: its formula is the cheaper one.
+            exponent = now.exponent if schedule.fade > 0 else schedule.exponent
+            options |= {"exponent": exponent, "relaxation": now.relaxation}
             if self.balanced:
                 options["balance"] = balance(shares, now.strength)
         elif self.relaxation is not None:
