@@ -7,7 +7,7 @@ matrix (`power.Power`), with choices of the unit, of the logits, of the damping,
 0, of the start (relaxed, balanced, both, neither) and of the initial means. They change one thing
 at a time in "whitened" (`p` = 1/2, one unit for all coordinates, plain logits, relaxed start,
 means where the network has them), and a few change several. The opponent is NLL at the best of
-three learning rates, with and without a warm-up and clipped gradients, where "best" means the
+four learning rates, with and without a warm-up and clipped gradients, where "best" means the
 lowest median on the data that it is judged on, which favours it. Every other candidate has one
 rate, the task's.
 
@@ -160,7 +160,7 @@ class _OfLength:
         return dataclasses.replace(self.schedule, num_updates=num_updates)
 
 
-_NLL = Candidate(0.0, "target", relaxation=0.0, rates=(0.3, 1.0, 3.0))
+_NLL = Candidate(0.0, "target", relaxation=0.0, rates=(0.3, 1.0, 3.0, 10.0))
 _SEVERAL = Candidate(logits="damped", relaxation=0.0, strength=1.0, fade=0.5)
 
 CANDIDATES: Final[dict[str, Candidate]] = {
@@ -403,7 +403,8 @@ def _six_dimensions(key: jax.Array, size: int) -> ConditionalSample:
     frequencies, phases = rng.normal(0, 1.5, (8, 3)), rng.uniform(0, 2 * np.pi, 8)
     amplitudes = rng.normal(0, 0.4, (3, 6, 8))
     centres = rng.normal(0, 0.7, (3, 6))
-    slopes, scales = rng.normal(0, 1.0, (3, 3)), np.exp(rng.uniform(*np.log([0.05, 0.5]), (3, 6)))
+    slopes = rng.normal(0, 1.0, (3, 3))
+    scales = np.exp(rng.uniform(np.log(0.05), np.log(0.5), (3, 6)))
 
     def truth(x: jax.Array) -> GaussianMixture:
         waves = jnp.sin(x @ jnp.asarray(frequencies.T, x.dtype) + phases.astype(x.dtype))
@@ -610,6 +611,7 @@ def _labels(task: Task, name: str, rate: float) -> dict[str, Any]:
 
 
 def _run_synthetic(config: Config, task: Free | Network, name: str) -> Tables:
+    make: Any
     if isinstance(task, Free):
         data, make, optimizer = _free_data(config, task), _MakeFree(task.components), optax.sgd
     else:
