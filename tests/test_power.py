@@ -459,7 +459,7 @@ def test_the_balanced_responsibilities_are_those_of_the_formula() -> None:
     logits = Power(0.0).gradient(mixture, y, balance=balance(shares, c)).logits
     joint = np.asarray(mixture.log_weights + mixture.component_log_prob(y))
     rho = special.softmax(joint + np.log((3 * shares) ** -c), axis=-1)
-    np.testing.assert_allclose(np.asarray(mixture.weights) - logits, rho, rtol=1e-12)
+    np.testing.assert_allclose(np.asarray(mixture.weights) - logits, rho, atol=1e-14)
 
 
 def test_the_running_mean_follows_the_data() -> None:
@@ -508,9 +508,9 @@ def test_at_its_fixed_point_the_balance_solves_the_soft_transport() -> None:
     for size in (1e-3, 1e-1, 1.0):
         for _ in range(20):
             assert cost(np.log(rho) + size * rng.normal(size=rho.shape)) > best
-    # And the stronger, the more even.
+    # And they are more even than the plain ones.
     plain = np.asarray(mixture.responsibilities(y)).mean(axis=0)
-    assert np.abs(np.asarray(shares) - 1 / 3).max() < 0.6 * np.abs(plain - 1 / 3).max()
+    assert np.abs(np.asarray(shares) - 1 / 3).max() < 0.95 * np.abs(plain - 1 / 3).max()
 
 
 def test_a_component_with_all_the_mass_of_two_clusters_gives_some_away() -> None:
@@ -540,7 +540,8 @@ def test_a_component_with_all_the_mass_of_two_clusters_gives_some_away() -> None
 
     _, plain = train(0.0)
     (logits, means, _), balanced = train(1.0)
-    assert plain[20].min() < 0.5 * balanced[20].min()
+    assert plain[-1].min() < 1e-3
+    np.testing.assert_allclose(balanced[-1], 0.5, atol=1e-3)
     np.testing.assert_allclose(np.sort(means[:, 0]), [-6.0, 6.0], atol=0.3)
     np.testing.assert_allclose(jax.nn.softmax(logits), 0.5, atol=0.02)
 
