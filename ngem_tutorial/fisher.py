@@ -215,7 +215,12 @@ class EStep(NamedTuple):
     """`rho / pi`, shape `(..., K)`; it saturates at the root of the largest float."""
 
 
-def relaxed_e_step(mixture: GaussianMixture, y: ArrayLike, relaxation: Scalar = 0.0) -> EStep:
+def relaxed_e_step(
+    mixture: GaussianMixture,
+    y: ArrayLike,
+    relaxation: Scalar = 0.0,
+    balance: ArrayLike = 0.0,
+) -> EStep:
     """The E-step with each component given a share of every target.
 
     Args:
@@ -224,6 +229,8 @@ def relaxed_e_step(mixture: GaussianMixture, y: ArrayLike, relaxation: Scalar = 
         relaxation: `eps`, a number from 0 to 1, traced or not. Not zero, the responsibilities are
             `(1 - eps) rho + eps / K`, and the standardised residuals are limited to `1 / (2 eps)`.
             Under `jax.jit`, where it is not known, it is moved into its range.
+        balance: what is added to `log rho` before the relaxation, and normalised, a number (which
+            changes nothing) or shape `(K,)`; see `power.balance`.
 
     Returns:
         The weights, the relaxed responsibilities, their ratio and the limited residuals.
@@ -235,6 +242,9 @@ def relaxed_e_step(mixture: GaussianMixture, y: ArrayLike, relaxation: Scalar = 
     z = mixture.standardize(y)
     log_pi = mixture.log_weights
     log_rho = mixture.log_responsibilities(y)
+    correction = jnp.asarray(balance)
+    if correction.ndim > 0:
+        log_rho = jax.nn.log_softmax(log_rho + correction.astype(log_rho.dtype), axis=-1)
     pi, rho = jnp.exp(log_pi), jnp.exp(log_rho)
     ratio = _exp(log_rho - log_pi)
     if not (isinstance(relaxation, float) and relaxation == 0.0):

@@ -25,14 +25,16 @@ class Method:
     Args:
         name: in tables and figures.
         objective: one value per example, of a mixture and targets.
-        schedule: from the number of updates of a training to the `relaxation` at each update;
-            None: the objective is called without.
+        schedule: from the number of updates of a training to the `relaxation` at each update, or
+            to a `PowerSchedule`, for an objective such as `power.Power`; None: the objective is
+            called without.
         unit: what the training loop passes as `unit`: `"batch"`, the `scale_unit` of the batch's
-            mixtures, or `"target"`, nothing, so that means are measured in the targets' own units.
+            mixtures, `"pooled"`, the `pooled_unit` of that, one number for all coordinates, or
+            `"target"`, nothing, so that means are measured in the targets' own units.
 
     Raises:
-        ValueError: if `unit` is neither, the objective is no function of a mixture and targets or
-            takes no unit or no relaxation, or the schedule is no function.
+        ValueError: if `unit` is none of them, the objective is no function of a mixture and targets
+            or takes no unit or no relaxation, or the schedule is no function.
 
     Example:
         >>> from ngem_tutorial import METHODS, Method, nll, relaxation_schedule, variants
@@ -46,7 +48,7 @@ class Method:
     name: str
     objective: Objective
     schedule: Callable[[int], optax.Schedule] | None = None
-    unit: Literal["target", "batch"] = "target"
+    unit: Literal["target", "batch", "pooled"] = "target"
 
     def __post_init__(self) -> None:
         """Check the unit, and that the objective takes what it is to be called with."""
@@ -57,7 +59,7 @@ class Method:
                 f"relaxation_schedule, or None, got {described(self.schedule)}"
             )
         check_choice("unit", self.unit, get_args(get_type_hints(type(self))["unit"]))
-        given = {"unit": self.unit == "batch", "relaxation": self.schedule is not None}
+        given = {"unit": self.unit != "target", "relaxation": self.schedule is not None}
         for name, is_given in given.items():
             if is_given and not takes(self.objective, name):
                 what = "unit must be 'target'" if name == "unit" else "schedule must be None"
@@ -85,7 +87,7 @@ def get_method(
     name: str,
     *,
     coordinate: Coordinate | None = None,
-    unit: Literal["target", "batch"] | None = None,
+    unit: Literal["target", "batch", "pooled"] | None = None,
 ) -> Method:
     """Return a method, or the same in another coordinate or unit.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, Literal, get_args
@@ -21,7 +22,7 @@ from ngem_tutorial._checks import (
     real_array,
     to_arrays,
 )
-from ngem_tutorial._typing import Array, ArrayLike, Float
+from ngem_tutorial._typing import Array, ArrayLike, Float, Int
 from ngem_tutorial.fisher import Coordinate
 from ngem_tutorial.mixtures import GaussianMixture, check_mixture
 
@@ -36,6 +37,7 @@ __all__ = [
 
 Activation = Literal["gelu", "relu", "tanh", "silu"]
 ScaleFunction = Literal["softplus", "exp"]
+InitialMeans = Literal["random", "kmeans++"]
 
 
 class MixtureDensityNetwork(nnx.Module):
@@ -353,20 +355,38 @@ class LabelConditioned(nnx.Module):
 
 
 def choose_initial_means(
-    key: jax.Array, y: ArrayLike, num_components: int
+    key: jax.Array,
+    y: ArrayLike,
+    num_components: int,
+    *,
+    method: InitialMeans = "random",
 ) -> Float[Array, "{num_components} D"]:
-    """Data-driven initial means: distinct random examples of the targets.
+    """Data-driven initial means: distinct examples of the targets, random or far apart.
+
+    For now the default is `"random"`. With many separated modes and as many components,
+    `"kmeans++"` seldom leaves a mode without one.
 
     Args:
         key: a JAX random key.
-        y: targets, shape `(N, D)`.
+        y: targets, shape `(N, D)`. They are used as they are: standardise coordinates of different
+            units for `"kmeans++"`.
         num_components: `K`, at most `N`.
+        method: how the examples are chosen.
+
+            - `"random"`: all equally likely.
+            - `"kmeans++"`: one after the other, greedily (Arthur and Vassilvitskii, 2007, section
+              5, as in scikit-learn). The potential is the sum over the targets of the squared
+              distance to the nearest example chosen so far. `2 + log(K)` candidates are drawn,
+              rounded down, each with a probability in proportion to what it contributes; the one
+              that lowers the potential most is taken. Once it is zero, the examples that are left
+              are equal to chosen ones and equally likely.
 
     Returns:
         Shape `(K, D)`.
 
     Raises:
-        ValueError: if `y` is not `(N, D)` or holds fewer than `K` examples.
+        ValueError: if `y` is not `(N, D)` or holds fewer than `K` examples, the method is unknown,
+            or for `"kmeans++"` a target is not finite (where it is known).
 
     Example:
         >>> import jax
@@ -374,13 +394,54 @@ def choose_initial_means(
         >>> means = choose_initial_means(jax.random.key(0), [[1.0], [2.0], [3.0]], num_components=3)
         >>> sorted(means.ravel().tolist())
         [1.0, 2.0, 3.0]
+
+    References:
+        Arthur and Vassilvitskii, "k-means++: the advantages of careful seeding", SODA 2007.
     """
-    y = real_array("y", y)
-    if y.ndim != 2 or not 1 <= num_components <= y.shape[0]:
+    check_choice("method", method, get_args(InitialMeans))
+    targets = real_array("y", y)
+    if targets.ndim != 2 or not 1 <= num_components <= targets.shape[0]:
         raise ValueError(
-            f"y must have shape (N, D) with N >= num_components = {num_components}, got {y.shape}"
+            f"y must have shape (N, D) with N >= num_components = {num_components}, got "
+            f"{targets.shape}"
         )
-    return jax.random.choice(key, y, (num_components,), replace=False)
+    if method == "random":
+        return jax.random.choice(key, targets, (num_components,), replace=False)
+    check_values("y", y, "finite", np.isfinite)
+    return targets[_greedy_seeds(key, targets, num_components)]
+
+
+def _greedy_seeds(key: jax.Array, y: jax.Array, k: int) -> Int[Array, " {k}"]:
+    """The rows that greedy k-means++ chooses, distinct ones."""
+    size, trials = y.shape[0], 2 + int(math.log(k))
+    points = y.astype(jnp.promote_types(y.dtype, jnp.float32))
+    # In units of the largest distance from the first, so that no square overflows or vanishes.
+    points = points - points[0]
+    largest = jnp.max(jnp.abs(points))
+    points = points / jnp.where(largest > 0, largest, 1.0)
+
+    def squared_distances(rows: jax.Array) -> jax.Array:
+        """Of the points from some of them, shape `(len(rows), N)`."""
+        return jnp.sum((points - points[rows][:, None, :]) ** 2, axis=-1)
+
+    def add(i: jax.Array, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        rows, chosen, nearest = state
+        # A chosen example contributes nothing, so it is drawn again only if all contribute
+        # nothing, and then it is left out.
+        contributes = jnp.where(jnp.any(nearest > 0), nearest, jnp.where(chosen, 0.0, 1.0))
+        candidates = jax.random.categorical(
+            jax.random.fold_in(key, i), jnp.log(contributes), shape=(trials,)
+        )
+        after = jnp.minimum(nearest, squared_distances(candidates))
+        best = jnp.argmin(jnp.sum(after, axis=1))
+        row = candidates[best]
+        return rows.at[i].set(row), chosen.at[row].set(True), after[best]
+
+    row = jax.random.randint(jax.random.fold_in(key, 0), (), 0, size)
+    rows = jnp.zeros(k, row.dtype).at[0].set(row)
+    chosen = jnp.zeros(size, bool).at[row].set(True)
+    start = (rows, chosen, squared_distances(row[None])[0])
+    return jax.lax.fori_loop(1, k, add, start)[0]
 
 
 def _layers(widths: Sequence[int], rngs: nnx.Rngs) -> Sequence[nnx.Linear]:

@@ -111,9 +111,13 @@ def test_unknown_names_are_errors() -> None:
         get_method("ngem")
     with pytest.raises(ValueError, match=r"coordinate must be one of .* got 'variance'"):
         get_method("damped nGEM", coordinate="variance")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"unit must be one of target, batch, got 'metres'"):
+    with pytest.raises(
+        ValueError, match=r"unit must be one of target, batch, pooled, got 'metres'"
+    ):
         get_method("damped nGEM", unit="metres")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"unit must be one of target, batch, got 'metres'"):
+    with pytest.raises(
+        ValueError, match=r"unit must be one of target, batch, pooled, got 'metres'"
+    ):
         Method("own", nll, unit="metres")  # type: ignore[arg-type]
 
 
@@ -146,7 +150,10 @@ def test_an_objective_gets_what_it_takes(options: Any, message: str) -> None:
         (("own", Method), "objective must be .* got the class Method"),
         (("own", lambda mixture: 0.0), "objective must be .* got a function$"),
         (("own", ngem, 0.1), "schedule must be a function of the number of updates .* got 0.1"),
-        (("own", ngem, None, scale_unit), "unit must be one of target, batch, got <function"),
+        (
+            ("own", ngem, None, scale_unit),
+            "unit must be one of target, batch, pooled, got <function",
+        ),
     ],
 )
 def test_what_is_no_method_is_named(fields: Any, message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from scipy import stats
+from sklearn.cluster import kmeans_plusplus
 
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.networks import (
@@ -183,6 +186,77 @@ def test_initial_means_are_distinct_examples() -> None:
     np.testing.assert_array_equal(np.sort(means[:, 0]), y[:, 0])
     with pytest.raises(ValueError, match="N >= num_components = 11"):
         choose_initial_means(jax.random.key(3), y, 11)
+    with pytest.raises(ValueError, match=r"method must be one of random, kmeans\+\+, got 'kmeans'"):
+        choose_initial_means(jax.random.key(3), y, 2, method="kmeans")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="y must be finite, got nan"):
+        choose_initial_means(jax.random.key(3), y.at[3].set(jnp.nan), 2, method="kmeans++")
+
+
+def test_random_initial_means_have_not_changed() -> None:
+    """Stored results depend on them."""
+    y = jnp.arange(20.0).reshape(10, 2)
+    expected = jax.random.choice(jax.random.key(3), y, (4,), replace=False)
+    np.testing.assert_array_equal(choose_initial_means(jax.random.key(3), y, 4), expected)
+
+
+def potential(y: np.ndarray, centres: np.ndarray) -> float:
+    return float(((y[:, None] - centres) ** 2).sum(axis=-1).min(axis=1).sum())
+
+
+def test_greedy_seeds_are_as_good_as_scikit_learns() -> None:
+    """The distribution of the potential; that of one candidate per step is another."""
+    rng = np.random.default_rng(0)
+    y = np.repeat(rng.normal(0, 3, (8, 2)), [40, 5, 20, 20, 10, 3, 30, 8], axis=0)
+    y = (y + rng.normal(0, 0.7, y.shape)).astype(np.float32)
+    number = 300
+
+    @jax.jit
+    @jax.vmap
+    def ours(key: jax.Array) -> jax.Array:
+        return choose_initial_means(key, y, 8, method="kmeans++")
+
+    def theirs(**options: int) -> list[float]:
+        chosen = (kmeans_plusplus(y, 8, random_state=i, **options)[0] for i in range(number))
+        return [potential(y, centres) for centres in chosen]
+
+    found = [potential(y, c) for c in np.asarray(ours(jax.random.split(jax.random.key(0), number)))]
+    assert stats.ks_2samp(found, theirs()).pvalue > 1e-3
+    assert stats.ks_2samp(found, theirs(n_local_trials=1)).pvalue < 1e-6
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_greedy_seeds_are_distinct_examples(scale: float) -> None:
+    y = scale * np.array([[0.0], [0.0], [0.0], [1.0], [1.0], [2.0]], np.float32)
+    for seed in range(3):
+        key = jax.random.key(seed)
+        every = choose_initial_means(key, y, 6, method="kmeans++")  # K = N
+        np.testing.assert_array_equal(np.sort(every, axis=0), y)
+        four = np.asarray(choose_initial_means(key, y, 4, method="kmeans++"))
+        assert len(np.unique(four)) == 3  # each value, before any of them twice
+        assert len(np.unique(choose_initial_means(key, y, 3, method="kmeans++"))) == 3
+    assert choose_initial_means(key, y, 1, method="kmeans++").shape == (1, 1)
+    same = choose_initial_means(key, np.full((4, 2), 7.0), 4, method="kmeans++")
+    np.testing.assert_array_equal(same, 7.0)
+
+
+def test_greedy_seeds_find_separated_modes() -> None:
+    angles = 2 * np.pi * np.arange(10) / 10
+    centres = 5 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    noise = np.random.default_rng(0).normal(0, 0.3, (500, 2))
+    y = np.repeat(centres, 50, axis=0) + noise
+
+    @partial(jax.jit, static_argnums=1)
+    def found(keys: jax.Array, method: Any) -> jax.Array:
+        def modes(key: jax.Array) -> jax.Array:
+            means = choose_initial_means(key, y, 10, method=method)
+            distance = jnp.linalg.norm(means[:, None] - centres, axis=-1)
+            return jnp.any(distance < 1.5, axis=0).sum()
+
+        return jax.vmap(modes)(keys)
+
+    keys = jax.random.split(jax.random.key(1), 50)
+    assert np.mean(np.asarray(found(keys, "kmeans++")) == 10) > 0.8
+    assert np.mean(np.asarray(found(keys, "random")) == 10) < 0.2
 
 
 @pytest.mark.parametrize("dtype", [jnp.int32, jnp.uint8, jnp.bfloat16, jnp.float32])

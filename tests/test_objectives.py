@@ -19,7 +19,17 @@ from jax.flatten_util import ravel_pytree
 from scipy import special, stats
 
 import ngem_tutorial
-from ngem_tutorial import em, fisher, interop, methods, mixtures, networks, objectives, variants
+from ngem_tutorial import (
+    em,
+    fisher,
+    interop,
+    methods,
+    mixtures,
+    networks,
+    objectives,
+    power,
+    variants,
+)
 from ngem_tutorial.fisher import natural_gradient
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.objectives import (
@@ -32,6 +42,7 @@ from ngem_tutorial.objectives import (
     scale_unit,
     sgem,
 )
+from ngem_tutorial.power import Power
 from ngem_tutorial.variants import Variant
 
 EPS = float(np.finfo(np.float64).eps)
@@ -51,6 +62,7 @@ OBJECTIVES: dict[str, tuple[Objective, int]] = {
     "scale": (Variant(coordinate="scale"), 3),
     "plain": (Variant(gaussians="plain"), 3),
     "relaxed": (partial(variants.paper_code, relaxation=0.1), 3),
+    "power": (partial(Power(0.4, "damped"), relaxation=0.1, balance=np.array([1.0, 0.0, -1.0])), 3),
     "beta_nll-0": (partial(beta_nll, beta=0.0), 1),
     "beta_nll": (beta_nll, 1),
     "beta_nll-1": (partial(beta_nll, beta=1.0), 1),
@@ -903,7 +915,7 @@ def public(module: ModuleType) -> list[Any]:
     return [pytest.param(getattr(module, name), id=name) for name in module.__all__]
 
 
-MODULES = (mixtures, fisher, objectives, variants, methods, em)
+MODULES = (mixtures, fisher, objectives, variants, power, methods, em)
 
 
 @pytest.mark.parametrize("thing", [thing for module in MODULES for thing in public(module)])

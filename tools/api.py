@@ -47,7 +47,7 @@ PARTS = (
         "Objectives and methods",
         "What is minimised: one value per example, of a mixture and targets. "
         "The caller takes the mean.",
-        ("objectives", "methods", "variants"),
+        ("objectives", "methods", "variants", "power"),
     ),
     Part(
         "mixtures",

@@ -23,6 +23,7 @@ from ngem_tutorial._training.data import Data, make_data
 from ngem_tutorial.methods import METHODS, Method
 from ngem_tutorial.objectives import Objective, RelaxationSchedule
 from ngem_tutorial.optimizers import OPTIMIZERS
+from ngem_tutorial.power import PowerSchedule
 
 __all__ = [
     "check_evaluation",
@@ -105,7 +106,7 @@ def check_relaxation(relaxation: Any, method: Method, num_updates: int) -> optax
                 f"schedule, as relaxation_schedule does; that of {method.name!r} returned "
                 f"{described(schedule)}: is it the schedule itself?"
             )
-        return _check_schedule(schedule, num_updates)
+        return _check_schedule(schedule, num_updates, method)
     if not callable(relaxation):
         try:
             number = float(relaxation)
@@ -119,7 +120,7 @@ def check_relaxation(relaxation: Any, method: Method, num_updates: int) -> optax
         relaxation = _Constant(number)
     if not takes(method.objective, "relaxation"):
         raise ValueError(f"relaxation must be None: the objective {method.name!r} takes none")
-    return _check_schedule(relaxation, num_updates)
+    return _check_schedule(relaxation, num_updates, method)
 
 
 class _Constant(float):
@@ -129,8 +130,16 @@ class _Constant(float):
         return float(self)
 
 
-def _check_schedule(schedule: optax.Schedule, num_updates: int) -> optax.Schedule:
+def _check_schedule(schedule: optax.Schedule, num_updates: int, method: Method) -> optax.Schedule:
     """Check that a schedule can be traced and, at both ends, that it is in range."""
+    if isinstance(schedule, PowerSchedule):
+        lacking = [n for n in ("exponent", "balance") if not takes(method.objective, n)]
+        if lacking:
+            raise ValueError(
+                f"a PowerSchedule needs an objective that takes {lacking[0]}, such as Power(): "
+                f"{method.name!r} takes none"
+            )
+        return schedule  # checked when it was made
     if isinstance(schedule, RelaxationSchedule | _Constant):
         return schedule  # checked when it was made
     try:

@@ -18,6 +18,7 @@ from ngem_tutorial.methods import Method
 from ngem_tutorial.mixtures import GaussianMixture, check_mixture
 from ngem_tutorial.objectives import Objective, scale_unit
 from ngem_tutorial.optimizers import KFAC
+from ngem_tutorial.power import PowerSchedule, balance, pooled_unit, update_shares
 
 __all__ = [
     "Network",
@@ -109,15 +110,39 @@ class Program(NamedTuple):
     optimizer: Optimizer
     batch_size: int
 
-    def values(self, mixture: Any, y: jax.Array, weights: Any, step: jax.Array) -> jax.Array:
+    @property
+    def balanced(self) -> bool:
+        """Whether the E-step needs the running mean of the responsibilities."""
+        return isinstance(self.relaxation, PowerSchedule) and self.relaxation.strength > 0
+
+    def values(
+        self, mixture: Any, y: jax.Array, weights: Any, step: jax.Array, shares: Any
+    ) -> jax.Array:
         """The objective of a batch before an update, a value per example."""
         options: dict[str, Any] = {}
-        if self.relaxation is not None:
+        if isinstance(self.relaxation, PowerSchedule):
+            schedule, now = self.relaxation, self.relaxation(step)
+            # A power that stays is known before tracing: its formula is the cheaper one.
+            exponent = now.exponent if schedule.fade > 0 else schedule.exponent
+            options |= {"exponent": exponent, "relaxation": now.relaxation}
+            if self.balanced:
+                options["balance"] = balance(shares, now.strength)
+        elif self.relaxation is not None:
             options["relaxation"] = self.relaxation(step)
-        if self.objective.unit == "batch":
+        if self.objective.unit != "target":
             check_mixture(mixture)
-            options["unit"] = scale_unit(mixture, weights if mixture.batch_shape else None)
+            unit = scale_unit(mixture, weights if mixture.batch_shape else None)
+            options["unit"] = pooled_unit(unit) if self.objective.unit == "pooled" else unit
         return self.objective.objective(mixture, y, **options)
+
+    def updated_shares(
+        self, shares: jax.Array, mixture: Any, y: jax.Array, weights: Any, step: Any, rate: float
+    ) -> jax.Array:
+        """The running mean of the responsibilities after a batch; as it is where none is used."""
+        if not isinstance(self.relaxation, PowerSchedule) or not self.balanced:
+            return shares
+        used = balance(shares, self.relaxation(step).strength)
+        return update_shares(shares, mixture, y, rate, balance=used, weights=weights)
 
     def transformation(
         self, rate: jax.Array, rest: Any, x: Any, key: jax.Array
@@ -141,6 +166,8 @@ class State(NamedTuple):
     """Number of updates after which a value was first found not to be finite, -1 if none."""
     failed_leaf: jax.Array
     """Position of the first such parameter, their number for the loss."""
+    shares: jax.Array
+    """Running mean of the responsibilities, shape `(K,)`; `(0,)` where none is used."""
 
 
 class Window(NamedTuple):
@@ -206,7 +233,14 @@ def initialise(
             loss=jnp.array(jnp.nan, float),
             failed_at=jnp.array(-1, jnp.int32),
             failed_leaf=jnp.array(-1, jnp.int32),
+            shares=first_shares(params, rest),
         )
+
+    def first_shares(params: Params, rest: Any) -> jax.Array:
+        if not program.balanced:
+            return jnp.zeros(0)
+        mixture = jax.eval_shape(lambda: merge(program.network, params, rest)(x))
+        return _equal_shares(program, mixture)
 
     return _over_seeds(one)(seeds, rates)
 
@@ -242,16 +276,18 @@ def advance(
 
         def mean_loss(params: Params) -> tuple[jax.Array, Any]:
             model = merge(program.network, params, s.rest)
-            values = program.values(model(x), y, weights, step)
+            mixture = model(x)
+            values = program.values(mixture, y, weights, step, s.shares)
+            shares = program.updated_shares(s.shares, mixture, y, weights, step, 1.0 / batches)
             if weights is not None:
                 values = jnp.where(weights > 0, weights * values, 0)
-            return jnp.mean(values), split(model)[2]
+            return jnp.mean(values), (split(model)[2], shares)
 
         def mean_value(params: Params, step: Any = None) -> jax.Array:
             """For line searches, which look for the names of all extra arguments here."""
             return mean_loss(params)[0]
 
-        (loss, rest), gradient = jax.value_and_grad(mean_loss, has_aux=True)(s.params)
+        (loss, (rest, shares)), gradient = jax.value_and_grad(mean_loss, has_aux=True)(s.params)
         key = jax.random.fold_in(jax.random.fold_in(s.key, _NO_EPOCH), step)
         transformation = program.transformation(rate, s.rest, x, key)
         change, optimizer = transformation.update(
@@ -266,6 +302,7 @@ def advance(
         return s._replace(
             params=optax.apply_updates(s.params, change),
             rest=rest,
+            shares=shares,
             optimizer=optimizer,
             loss=s.loss + (loss - s.loss) / (step - window.since + 1),
         )
@@ -390,7 +427,10 @@ def check_shapes(
     mixture = _abstract_mixture(network, batch)
     with _blaming(mixture, "objective"):
         values = jax.eval_shape(
-            lambda m, y, w: program.values(m, y, w, jnp.array(0)), mixture, batch.y, batch.weights
+            lambda m, y, w: program.values(m, y, w, jnp.array(0), _equal_shares(program, m)),
+            mixture,
+            batch.y,
+            batch.weights,
         )
     _check_values("objective", values, batch)
     for part in judged.values():
@@ -402,6 +442,12 @@ def check_shapes(
             alone = getattr(mixture, "batch_shape", None) == () == getattr(values, "shape", None)
             if not alone or _depends_on_targets(metric, mixture, batch.y):
                 _check_values(f"metrics[{name!r}]", values, batch)
+
+
+def _equal_shares(program: Program, mixture: Any) -> jax.Array:
+    """Where the running mean of the responsibilities starts; nothing where none is used."""
+    k = mixture.num_components if program.balanced else 0
+    return jnp.full(k, 1.0 / max(1, k))
 
 
 @contextlib.contextmanager

@@ -22,24 +22,26 @@ from flax import nnx
 from jax.typing import ArrayLike
 
 from ngem_tutorial import em, loop
-from ngem_tutorial.datasets import (
-    ConditionalSample,
-    Sample,
-    junction,
-    mnist,
-    rescale,
-    two_gaussians,
-    two_sinusoids,
-    uci_split,
-)
+from ngem_tutorial.datasets import ConditionalSample, Sample, mnist, rescale, uci_split
 from ngem_tutorial.experiments import inverse_mnist, update_cost
 from ngem_tutorial.experiments import two_gaussians as free
 from ngem_tutorial.experiments import uci_regression as regression
-from ngem_tutorial.experiments._shared import draw_mixture, evaluate, mixture_of
+from ngem_tutorial.experiments._shared import (
+    Falling,
+    conditional_sample,
+    draw_mixture,
+    evaluate,
+    geometric_points,
+    judged,
+    mixture_of,
+    separated_modes,
+    significant,
+    with_axis,
+)
 from ngem_tutorial.fisher import Coordinate
 from ngem_tutorial.loop import Run
 from ngem_tutorial.methods import METHODS, Method, get_method, slug
-from ngem_tutorial.metrics import mode_errors, regression_scores, weight_entropy
+from ngem_tutorial.metrics import regression_scores, weight_entropy
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.networks import MixtureDensityNetwork, PlainMixture
 from ngem_tutorial.objectives import (
@@ -172,12 +174,6 @@ def _candidate(name: str, coordinate: Coordinate | None) -> Method:
 _OF_THE_PAPER: Final = ("nGEM, as derived", "nGEM, paper's code", "undamped nGEM")
 
 
-@cache
-def _falling(optimizer: Callable[..., Any], updates: int) -> Callable[..., Any]:
-    """An optimiser whose rate falls to zero along a cosine."""
-    return lambda rate: optimizer(optax.cosine_decay_schedule(rate, updates))
-
-
 # -------------------------------------------------------------------------------------- the tasks
 
 
@@ -306,17 +302,8 @@ PRESETS: dict[str, Config] = {
 
 
 def _points(config: Config, task: Free, size: int, key: int) -> Sample:
-    if task.modes == 2:
-        means = np.array([[-2.0, -2.0], [2.0, 2.0]])
-    else:
-        angles = 2.0 * np.pi * np.arange(task.modes) / task.modes
-        radius = 1.5 / np.sin(np.pi / task.modes)
-        means = radius * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
-    rest = (1.0 - task.weight) / (task.modes - 1)
-    return two_gaussians(
-        jax.random.key(config.data_seed + key), size,
-        weights=(task.weight, *[rest] * (task.modes - 1)), means=means.tolist(),
-    )  # fmt: skip
+    seed = jax.random.key(config.data_seed + key)
+    return separated_modes(seed, size, task.modes, task.weight)
 
 
 @cache
@@ -341,21 +328,21 @@ def _run_free(config: Config, task: Free) -> dict[str, pd.DataFrame]:
             result = loop.train(
                 _free_model(task.start, task.components), chosen, None, sample.y,
                 epochs=task.epochs, batch_size=1, learning_rate=rate,
-                optimizer=_falling(optax.sgd, updates),
+                optimizer=Falling(optax.sgd, updates),
                 seeds=range(1, task.seeds + 1), probes={"mixture": mixture_of},
-                record_at=_record_at(updates), on_nonfinite="record",
+                record_at=geometric_points(updates), on_nonfinite="record",
                 label=f"{method}, {task.components} components, β = {rate:g}",
             )  # fmt: skip
             mixture = jax.tree.map(lambda leaf: jnp.asarray(leaf[:, -1]), result.probes["mixture"])
             runs = jax.tree.map(lambda leaf: leaf[:, None], mixture)
-            judged = _judged(_one(_one(sample.truth)), runs)
+            errors = judged(with_axis(with_axis(sample.truth)), runs)
             held_out = _mean_nll(mixture, test.y) - float(nll(test.truth, test.y).mean())
             labels = {
                 "task": "Two-Gaussians" if task.modes == 2 else f"{task.modes} Gaussians",
                 "components": task.components, "weight": task.weight, "start": task.start,
                 "method": method, "learning_rate": rate,
             }  # fmt: skip
-            rows = judged | {"test_excess": np.asarray(held_out)}
+            rows = errors | {"test_excess": np.asarray(held_out)}
             tables.append(_tables(labels, [result], best, rows))
     return _joined(tables)
 
@@ -371,22 +358,7 @@ def _mean_nll(mixtures: GaussianMixture, y: jax.Array) -> jax.Array:
 def _sample(config: Config, task: Network, key: int) -> ConditionalSample:
     """Inputs as the network takes them, targets in the task's unit, and the truth for them."""
     seed = jax.random.key(config.data_seed + key)
-    if task.task == "Junction":
-        sample = junction(seed, task.size)
-        x_mean, x_unit = jnp.array([10.0, 5.0]), jnp.array([2.3, 2.9])
-        y_mean, y_unit = jnp.array([35.0, 0.0]), jnp.array([12.0, 5.0])
-    elif task.task == "Two-Sinusoids":
-        weights = (task.weight, 1.0 - task.weight)
-        sample = two_sinusoids(seed, task.size, weights=weights)
-        x_mean, x_unit, y_mean, y_unit = (jnp.array([v]) for v in (0.0, 1.0, 0.0, 1.0 / task.unit))
-    else:
-        raise ValueError(f"task must be Two-Sinusoids or Junction, got {task.task!r}")
-
-    def truth(x: jax.Array) -> GaussianMixture:
-        raw = sample.truth(x * x_unit + x_mean)
-        return GaussianMixture(raw.logits, (raw.means - y_mean) / y_unit, raw.scales / y_unit)
-
-    return ConditionalSample((sample.x - x_mean) / x_unit, (sample.y - y_mean) / y_unit, truth)
+    return conditional_sample(task.task, seed, task.size, task.weight, task.unit)
 
 
 @cache
@@ -418,15 +390,15 @@ def _run_network(config: Config, task: Network, method: str) -> dict[str, pd.Dat
                 _network(shape), chosen, sample.x, sample.y,
                 epochs=-(-task.updates // per_epoch), batch_size=task.batch_size,
                 learning_rate=rate,
-                optimizer=_falling(optax.adam, task.updates), seeds=(seed,),
-                record_at=_record_at(task.updates), on_nonfinite="record",
+                optimizer=Falling(optax.adam, task.updates), seeds=(seed,),
+                record_at=geometric_points(task.updates), on_nonfinite="record",
                 label=f"{task.task}, {method}, seed {seed}",
             )  # fmt: skip
             mixture = evaluate(result.model(), test.x)
-            judged = _judged(_one(test.truth(test.x)), _one(mixture))
+            errors = judged(with_axis(test.truth(test.x)), with_axis(mixture))
             held_out = nll(mixture, test.y).mean(keepdims=True) - best_test
             results.append(result)
-            rows.append(judged | {"test_excess": np.asarray(held_out)})
+            rows.append(errors | {"test_excess": np.asarray(held_out)})
         labels = {
             "task": task.task, "unit": task.unit, "components": task.components,
             "weight": task.weight, "method": method, "learning_rate": rate,
@@ -451,7 +423,7 @@ def _run_regression(task: Regression, method: str) -> dict[str, pd.DataFrame]:
             regression.model_maker(settings, data.x_train.shape[1], None),
             chosen, data.x_train, data.y_train, epochs=found.epochs,
             batch_size=found.batch_size, learning_rate=found.learning_rate,
-            optimizer=_falling(optax.adam, updates),
+            optimizer=Falling(optax.adam, updates),
             seeds=(seed,), record_at=(updates,), on_nonfinite="record",
             label=f"{task.dataset}, {method}, seed {seed}",
         )  # fmt: skip
@@ -495,12 +467,6 @@ def _run_timed(task: update_cost.Task) -> dict[str, pd.DataFrame]:
 # ---------------------------------------------------------------------------------- what is kept
 
 
-def _record_at(updates: int) -> tuple[int, ...]:
-    """About sixty points, closer together at the start."""
-    grid = np.geomspace(max(1, updates // 500), updates, 60).round().astype(int)
-    return tuple(np.unique(grid).tolist())
-
-
 def _tables(
     labels: dict[str, Any], results: Sequence[Run], best: float, rows: dict[str, np.ndarray]
 ) -> dict[str, pd.DataFrame]:
@@ -528,19 +494,8 @@ def _tables(
     }
 
 
-def _judged(truth: GaussianMixture, mixture: GaussianMixture) -> dict[str, np.ndarray]:
-    errors = mode_errors(truth, mixture)
-    return {name: np.asarray(value, np.float64) for name, value in errors.items()}
-
-
-def _one(mixture: GaussianMixture) -> GaussianMixture:
-    """With a leading axis of one."""
-    return jax.tree.map(lambda leaf: leaf[None], mixture)
-
-
 def _rounded(table: pd.DataFrame) -> pd.DataFrame:
-    numbers = [c for c in table.select_dtypes("floating") if c not in ("learning_rate", "weight")]
-    return table.assign(**table[numbers].map(lambda value: float(f"{value:.5g}")).astype(float))
+    return significant(table, ("learning_rate", "weight"))
 
 
 def _joined(tables: Sequence[dict[str, pd.DataFrame]]) -> dict[str, pd.DataFrame]:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from ngem_tutorial import results, runs
 from ngem_tutorial.experiments import (
+    default_study,
     inverse_mnist,
     mode_collapse,
     objective_study,
@@ -89,6 +90,14 @@ _ALL = (
         module=objective_study.__name__,
         presets=objective_study.PRESETS,
         units=objective_study.units,
+    ),
+    Experiment(
+        name="default_study",
+        title="which objective to recommend: a family, judged on held-out data",
+        items=(),
+        module=default_study.__name__,
+        presets=default_study.PRESETS,
+        units=default_study.units,
     ),
     Experiment(
         name="update_cost",
