@@ -367,8 +367,8 @@ def beta_nll(mixture: GaussianMixture, y: ArrayLike, beta: Scalar = 0.5) -> Floa
     r"""The beta-NLL of a single Gaussian (Seitzer et al., 2022).
 
     Each coordinate's negative log-likelihood is weighted by `sigma^(2 beta)`, held constant. With
-    `beta = 0` it is `nll`. With `beta = 1` its gradient with respect to the mean is that of `ngem`
-    in the coordinate `scale`, and its gradient with respect to the scale twice that.
+    `beta = 0` it is `nll`. With `beta = 1` its gradient with respect to the mean is that of
+    `variants.undamped`, and its gradient with respect to the scale twice that.
 
     Args:
         mixture: batch shape `(...)`, one component.
