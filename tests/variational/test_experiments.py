@@ -106,7 +106,7 @@ def all_modes(outcomes: pd.DataFrame, target: str) -> dict[str, int]:
 def test_what_the_page_says_of_modes(outcomes: pd.DataFrame) -> None:
     assert all_modes(outcomes, "grid") == {"SAMTRON": 10, "ZAMTRUX": 10, "SEPIFUX": 0, "SEPYFUX": 0}
     ablation = all_modes(outcomes, "GMM20")
-    assert ablation["SAMTRON"] == 8
+    assert ablation["SAMTRON"] == 10
     assert ablation["ZAMTRUX"] == 10
     assert ablation["SEMTRON"] == ablation["SAPTRON"] == 0
     others = {ablation[w] for w in ("SAMTRON", "SAMYRON", "SAMTFON", "SAMTRUN", "SAMTROX")}
@@ -114,7 +114,7 @@ def test_what_the_page_says_of_modes(outcomes: pd.DataFrame) -> None:
     for target in ("grid", "40 Gaussians", "GMM20"):  # three of five
         assert all_modes(outcomes, target)["SEPIFUX"] == 0
         assert all_modes(outcomes, target)["SEPYFUX"] == 0
-    assert all_modes(outcomes, "STM20")["SAMTRON"] == 5
+    assert all_modes(outcomes, "STM20")["SAMTRON"] == 8
     products = all_modes(outcomes, "Student products")
     assert (products["SEPYFUX"], products["SAMTRON"]) == (10, 6)
 
@@ -124,18 +124,27 @@ def test_what_the_page_says_of_numbers(outcomes: pd.DataFrame) -> None:
     gmm = runs.loc["GMM20"]
     assert gmm.loc["SAMTRON", "evaluations"].median() < 85_000
     assert (gmm.loc["SAPTRON", "modes_found"] == 1).all()
-    missing = gmm.loc["SAMTRON"].query("modes_found < num_modes")
-    assert missing["modes_found"].tolist() == [9.0, 9.0]
-    np.testing.assert_allclose(missing["loss"], np.log(10 / 9), atol=2e-3)
     by_values, by_gradients = gmm.loc["ZAMTRUX"], gmm.loc["SAMTRON"]
     evaluations = by_values["evaluations"].median() / by_gradients["evaluations"].median()
     assert 2.0 < evaluations < 2.5
     assert 6.0 < by_values["seconds"].median() / by_gradients["seconds"].median() < 8.0
     gaussians = runs.loc[("40 Gaussians", "SAMTRON")]
-    assert gaussians["modes_found"].median() == 38
+    assert gaussians["modes_found"].median() == 37
     assert gaussians["forward_kl"].median() == pytest.approx(0.001, abs=5e-4)
-    assert runs.loc[("STM20", "SAMTRON"), "loss"].median() == pytest.approx(0.35, abs=5e-3)
+    assert runs.loc[("STM20", "SAMTRON"), "loss"].median() == pytest.approx(0.16, abs=5e-3)
     cancer = runs.loc["breast cancer", "loss"]
     assert cancer["SEMTRON"].median() - cancer["SAMTRON"].median() == pytest.approx(0.6, abs=0.05)
     assert (runs.loc[("breast cancer", "SEMTRON"), "num_components"] == 1).all()
     assert (cancer["SAPTRON"] > 1e6).sum() == 8
+
+
+def test_what_the_page_says_of_larger_targets() -> None:
+    runs = registry.load("variational_large", "paper")["outcomes"].set_index("target")
+    assert runs.groupby("target").size().eq(10).all()
+    assert runs.loc["GMM100", "modes_found"].median() == pytest.approx(5.0, abs=1.0)
+    far = runs.loc["40 Gaussians, d = 50"]
+    assert sorted(far["modes_found"]) == [1.0] * 9 + [2.0]
+    assert far["loss"].median() == pytest.approx(np.log(40.0), abs=0.01)
+    assert runs.loc["breast cancer", "loss"].median() < 78.2
+    assert runs.loc["breast cancer", "evaluations"].max() <= 2.5e6
+    assert runs.loc["planar robot", "loss"].median() < 12.05
