@@ -291,7 +291,7 @@ class Regression:
 
 Task = Free | Network | Regression
 
-TASKS: Final[tuple[Task, ...]] = (
+TASKS: Final[tuple[Free | Network | Regression, ...]] = (
     *(
         Free(modes, factor * modes, 1.0 / modes if even else uneven, tuning=even == (factor == 2))
         for modes, uneven in ((2, 0.9), (3, 0.7), (5, 0.5), (10, 0.5), (20, 0.5))
@@ -322,7 +322,7 @@ shares, the number of components or the stopping it has one."""
 class Config:
     """What is run."""
 
-    tasks: tuple[Task, ...] = TASKS
+    tasks: tuple[Free | Network | Regression, ...] = TASKS
     methods: tuple[str, ...] = tuple(CANDIDATES)
     """Candidates by name."""
     seeds: tuple[int, ...] = tuple(range(1, 21))
