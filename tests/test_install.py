@@ -70,6 +70,8 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(ImportError, match=re.escape(how_to_install("sampling"))):
         require("numpyro.distributions")
     monkeypatch.setitem(sys.modules, "tensorflow_probability", None)  # which no extra brings
+    for name in ("tensorflow_probability.substrates", "tensorflow_probability.substrates.jax"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     with pytest.raises(ImportError, match=r"is needed .* pip install tensorflow-probability$"):
         require("tensorflow_probability.substrates.jax")
 
