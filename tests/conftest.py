@@ -12,6 +12,7 @@ import json
 import os
 import resource
 import shutil
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -208,3 +209,29 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.write_line(f"peak memory: {peaks}")
     if max(PEAKS.values(), default=0) > MEMORY:
         terminalreporter.write_line(f"the run fails because a process took over {MEMORY:g} GB")
+
+
+@pytest.fixture(scope="session")
+def run_node() -> Callable[[Path, str], Callable[..., list[Any]]]:
+    """From a folder of JavaScript modules and a driver: jobs to what node answers to them."""
+
+    def prepare(folder: Path, driver: str) -> Callable[..., list[Any]]:
+        (folder / "package.json").write_text('{"type": "module"}')
+        (folder / "driver.js").write_text(driver)
+
+        def call(*jobs: list[Any]) -> list[Any]:
+            done = subprocess.run(
+                ["node", "driver.js"],
+                cwd=folder,
+                input=json.dumps(jobs),
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=120,
+            )
+            assert done.returncode == 0, done.stderr
+            return json.loads(done.stdout)
+
+        return call
+
+    return prepare

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import html
-import json
 import re
 import shutil
-import subprocess
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -83,27 +81,11 @@ console.log(JSON.stringify(jobs.map(([name, ...args]) => calls[name](...args))))
 
 
 @pytest.fixture(scope="module")
-def node(tmp_path_factory):
+def node(tmp_path_factory, run_node):
     """Call functions of the laboratory: a list of names with arguments, to a list of results."""
     folder = tmp_path_factory.mktemp("laboratory")
     shutil.copytree(SCRIPTS, folder, dirs_exist_ok=True)
-    (folder / "package.json").write_text('{"type": "module"}')
-    (folder / "driver.js").write_text(DRIVER)
-
-    def call(*jobs: list[Any]) -> list[Any]:
-        done = subprocess.run(
-            ["node", "driver.js"],
-            cwd=folder,
-            input=json.dumps(jobs),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    return call
+    return run_node(folder, DRIVER)
 
 
 Parameters = tuple[jax.Array, jax.Array, jax.Array]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import subprocess
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,27 +45,11 @@ WEIGHTS = np.tile(0.5 * ROOT_WEIGHTS / PANELS, PANELS)
 
 
 @pytest.fixture(scope="module")
-def node(tmp_path_factory):
+def node(tmp_path_factory, run_node):
     """Call functions of the mathematics: a list of names with arguments, to a list of results."""
     folder = tmp_path_factory.mktemp("two_modes")
     shutil.copy(FITS, folder)
-    (folder / "package.json").write_text('{"type": "module"}')
-    (folder / "driver.js").write_text(DRIVER)
-
-    def call(*jobs: list[Any]) -> list[Any]:
-        done = subprocess.run(
-            ["node", "driver.js"],
-            cwd=folder,
-            input=json.dumps(jobs),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    return call
+    return run_node(folder, DRIVER)
 
 
 def log_target(p: dict[str, float], x: Any) -> Any:
