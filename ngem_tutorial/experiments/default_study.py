@@ -205,6 +205,12 @@ CANDIDATES: Final[dict[str, Candidate]] = {
     "relaxed, damped logits, faded, k-means++": Candidate(
         logits="damped", fade=0.5, initial_means="kmeans++"
     ),
+    "both, damped logits, faded, k-means++": dataclasses.replace(
+        _SEVERAL, relaxation=0.1, initial_means="kmeans++"
+    ),
+    "both, damped logits, faded, k-means++, p = 1": dataclasses.replace(
+        _SEVERAL, exponent=1.0, relaxation=0.1, initial_means="kmeans++"
+    ),
 }
 """By the names of the tables. "whitened" is the middle; most others change what they are called
 after."""
@@ -342,7 +348,10 @@ PRESETS: dict[str, Config] = {
         seeds=(1, 2, 3),
         test_size=1000,
     ),
-    "tuning": Config(tasks=tuple(task for task in TASKS if task.tuning and not task.held_back)),
+    "tuning": Config(
+        tasks=tuple(task for task in TASKS if task.tuning and not task.held_back),
+        seeds=tuple(range(1, 11)),
+    ),
     "paper": Config(),
 }
 """Settings by name: `quick` takes seconds, `tuning` is what the choice is made with, `paper` has
