@@ -159,7 +159,8 @@ class Falling:
         schedule = optax.cosine_decay_schedule(rate, self.updates)
         if self.warm_up > 0:
             rise = max(1, round(self.warm_up * self.updates))
-            schedule = optax.warmup_cosine_decay_schedule(0.0, rate, rise, self.updates)
+            fall = optax.cosine_decay_schedule(rate, self.updates - rise)
+            schedule = optax.join_schedules([optax.linear_schedule(0.0, rate, rise), fall], [rise])
         made = self.optimizer(schedule)
         return optax.chain(optax.clip_by_global_norm(self.clip), made) if self.clip > 0 else made
 

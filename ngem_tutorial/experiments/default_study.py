@@ -14,8 +14,8 @@ rate, the task's.
 **Tasks.** Free mixtures on 2, 3, 5, 10 and 20 separated Gaussians with as many components and twice
 as many, with equal and unequal shares; a network on Two-Sinusoids at shares of 0.5, 0.7, 0.9 and
 0.97; Junction with much and with little data; kin8nm, energy and housing, with a fixed number of
-updates and with early stopping on a tenth of the training data. A preset `tuning` has half of
-them. Two are held back from it for a test after the choice: targets in six dimensions, and the
+updates and with early stopping on a tenth of the training data. Half of them are for tuning, in
+three presets, one for each kind. Two are held back from it for a test after the choice: targets in six dimensions, and the
 inverse of a sine with noise, whose density is no mixture.
 
 **Criteria**, all on held-out data, in this order:
@@ -230,7 +230,7 @@ class Free:
     weight: float
     """Share of the first mode; the others share the rest evenly."""
     tuning: bool = False
-    """Whether the preset `tuning` has it."""
+    """Whether a preset for tuning has it."""
     held_back: bool = False
     """Whether it is for a test after the choice alone."""
     updates: int = 4000
@@ -320,7 +320,7 @@ TASKS: Final[tuple[Free | Network | Regression, ...]] = (
     Network("Six dimensions", 6, size=4000, hidden=(64, 64), held_back=True),
     Network("Inverse sine", 5, size=2000, hidden=(64, 64), held_back=True),
 )
-"""All tasks. Those of the preset `tuning` are every other one: of each pair that differs in the
+"""All tasks. Those for tuning are every other one: of each pair that differs in the
 shares, the number of components or the stopping it has one."""
 
 
@@ -348,14 +348,17 @@ PRESETS: dict[str, Config] = {
         seeds=(1, 2, 3),
         test_size=1000,
     ),
-    "tuning": Config(
-        tasks=tuple(task for task in TASKS if task.tuning and not task.held_back),
-        seeds=tuple(range(1, 11)),
-    ),
+    **{
+        f"tuning_{name}": Config(
+            tasks=tuple(task for task in TASKS if task.tuning and isinstance(task, kind)),
+            seeds=tuple(range(1, 11)),
+        )
+        for name, kind in {"free": Free, "networks": Network, "data": Regression}.items()
+    },
     "paper": Config(),
 }
-"""Settings by name: `quick` takes seconds, `tuning` is what the choice is made with, `paper` has
-all tasks."""
+"""Settings by name: `quick` takes seconds, the three of `tuning` are what the choice is made with,
+`paper` has all tasks."""
 
 
 # ---------------------------------------------------------------------------------------- the data

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from scipy import integrate, stats
 
@@ -28,6 +29,7 @@ from ngem_tutorial.experiments.default_study import (
     Network,
     Regression,
 )
+from ngem_tutorial.experiments._shared import Falling
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.power import Power, PowerSchedule
 from ngem_tutorial.reproduction import registry
@@ -60,7 +62,7 @@ def test_the_tasks_are_those_that_were_promised() -> None:
 
 
 def test_tuning_has_half_of_the_tasks_and_none_that_is_held_back() -> None:
-    tuning = PRESETS["tuning"].tasks
+    tuning = [t for n, c in PRESETS.items() if n.startswith("tuning") for t in c.tasks]
     assert len(tuning) == (len(TASKS) - 2) / 2
     assert not any(task.held_back for task in (*tuning, *PRESETS["quick"].tasks))
     assert set(PRESETS["paper"].tasks) == set(TASKS)
@@ -288,3 +290,27 @@ def test_what_nll_scores_on_the_truth_is_the_best() -> None:
     assert data.best == pytest.approx(float(nll(truth, data.test_y).mean()))
     worse = dataclasses.replace(truth, scales=2 * truth.scales)
     assert float(nll(worse, data.test_y).mean()) > data.best + 0.1
+
+
+def test_the_rate_rises_and_falls_as_optax_does_it() -> None:
+    """A rate that is known at tracing alone, as in the loop, against optax's own schedule."""
+    expected = optax.warmup_cosine_decay_schedule(0.0, 0.5, 10, 100)
+
+    def used(schedule: Any) -> optax.GradientTransformation:
+        def update(updates: Any, count: Any, params: Any = None) -> Any:
+            return jax.tree.map(lambda u: u * schedule(count), updates), count + 1
+
+        return optax.GradientTransformation(lambda params: jnp.zeros((), int), update)
+
+    @jax.jit
+    def rates(rate: jax.Array) -> jax.Array:
+        made = Falling(used, 100, warm_up=0.1)(rate)
+
+        def step(state: Any, _: Any) -> Any:
+            value, state = made.update(jnp.ones(()), state)
+            return state, value
+
+        return jax.lax.scan(step, made.init(jnp.ones(())), length=101)[1]
+
+    wanted = [float(expected(i)) for i in range(101)]
+    np.testing.assert_allclose(rates(jnp.asarray(0.5)), wanted, rtol=1e-5, atol=1e-7)
