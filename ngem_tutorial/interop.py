@@ -1,4 +1,4 @@
-"""Mixtures of numpyro, distrax and TensorFlow Probability, from and to `GaussianMixture`.
+"""Mixtures of numpyro, distrax and TensorFlow Probability, from and to those of this package.
 
 None of these libraries is needed to import this module; a function imports the one that it names.
 From TensorFlow Probability it is the part for JAX, `tensorflow_probability.substrates.jax`.
@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from ngem_tutorial._install import require
+from ngem_tutorial.components import FullGaussianMixture
 from ngem_tutorial.mixtures import LEAST_LOG_WEIGHT, GaussianMixture
 
 __all__ = ["from_distrax", "from_numpyro", "from_tfp", "to_distrax", "to_numpyro", "to_tfp"]
@@ -56,7 +57,7 @@ def from_numpyro(distribution: Any) -> GaussianMixture:
     return _mixture(logits, loc, scale, event_axes)
 
 
-def to_numpyro(mixture: GaussianMixture) -> Any:
+def to_numpyro(mixture: GaussianMixture | FullGaussianMixture) -> Any:
     """Convert to a mixture of numpyro.
 
     Args:
@@ -75,10 +76,11 @@ def to_numpyro(mixture: GaussianMixture) -> Any:
         (1,)
     """
     dist = require("numpyro.distributions")
-    return dist.MixtureSameFamily(
-        dist.Categorical(logits=mixture.logits),
-        dist.Normal(mixture.means, mixture.scales).to_event(1),
-    )
+    if isinstance(mixture, FullGaussianMixture):
+        parts = dist.MultivariateNormal(mixture.means, scale_tril=mixture.factors)
+    else:
+        parts = dist.Normal(mixture.means, mixture.scales).to_event(1)
+    return dist.MixtureSameFamily(dist.Categorical(logits=mixture.log_weights), parts)
 
 
 def from_distrax(distribution: Any) -> GaussianMixture:
@@ -117,7 +119,7 @@ def from_distrax(distribution: Any) -> GaussianMixture:
     return _mixture(distribution.mixture_distribution.logits, loc, scale, event_axes)
 
 
-def to_distrax(mixture: GaussianMixture) -> Any:
+def to_distrax(mixture: GaussianMixture | FullGaussianMixture) -> Any:
     """Convert to a mixture of distrax.
 
     Args:
@@ -136,10 +138,11 @@ def to_distrax(mixture: GaussianMixture) -> Any:
         (1,)
     """
     distrax = require("distrax")
-    return distrax.MixtureSameFamily(
-        distrax.Categorical(logits=mixture.logits),
-        distrax.MultivariateNormalDiag(mixture.means, mixture.scales),
-    )
+    if isinstance(mixture, FullGaussianMixture):
+        parts = distrax.MultivariateNormalTri(mixture.means, mixture.factors)
+    else:
+        parts = distrax.MultivariateNormalDiag(mixture.means, mixture.scales)
+    return distrax.MixtureSameFamily(distrax.Categorical(logits=mixture.log_weights), parts)
 
 
 def from_tfp(distribution: Any) -> GaussianMixture:
@@ -179,7 +182,7 @@ def from_tfp(distribution: Any) -> GaussianMixture:
     return _mixture(logits, loc, scale, event_axes)
 
 
-def to_tfp(mixture: GaussianMixture) -> Any:
+def to_tfp(mixture: GaussianMixture | FullGaussianMixture) -> Any:
     """Convert to a mixture of TensorFlow Probability for JAX.
 
     Args:
@@ -199,10 +202,11 @@ def to_tfp(mixture: GaussianMixture) -> Any:
         (1,)
     """
     tfd = require("tensorflow_probability.substrates.jax").distributions
-    return tfd.MixtureSameFamily(
-        tfd.Categorical(logits=mixture.logits),
-        tfd.MultivariateNormalDiag(mixture.means, mixture.scales),
-    )
+    if isinstance(mixture, FullGaussianMixture):
+        parts = tfd.MultivariateNormalTriL(mixture.means, mixture.factors)
+    else:
+        parts = tfd.MultivariateNormalDiag(mixture.means, mixture.scales)
+    return tfd.MixtureSameFamily(tfd.Categorical(logits=mixture.log_weights), parts)
 
 
 def _mixture(logits: Any, loc: Any, scale: Any, event_axes: int) -> GaussianMixture:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ngem_tutorial import interop
+from ngem_tutorial.components import FullGaussianMixture
 from ngem_tutorial.mixtures import GaussianMixture
 
 
@@ -19,7 +20,7 @@ class Library(NamedTuple):
     """The parts of a library by one set of names."""
 
     module: str
-    to: Callable[[GaussianMixture], Any]
+    to: Callable[[Any], Any]
     back: Callable[[Any], GaussianMixture]
     mixture: Callable[..., Any]
     categorical: Callable[..., Any]
@@ -79,6 +80,16 @@ def test_the_density_is_that_of_the_other_library(library: Library, batch: Any) 
     np.testing.assert_allclose(back.log_weights, mixture.log_weights, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(back.means, mixture.means)
     np.testing.assert_array_equal(back.scales, mixture.scales)
+
+
+def test_full_covariances_have_the_density_of_the_other_library(library: Library) -> None:
+    rng = np.random.default_rng(0)
+    factors = np.tril(rng.normal(size=(3, 2, 2)))
+    factors[:, range(2), range(2)] = np.exp(factors[:, range(2), range(2)])
+    mixture = FullGaussianMixture(rng.normal(size=3), rng.normal(size=(3, 2)), factors)
+    other, y = library.to(mixture), rng.normal(size=(5, 2)).astype(np.float32)
+    assert tuple(other.event_shape) == (2,)
+    np.testing.assert_allclose(other.log_prob(y), mixture.log_prob(y), rtol=1e-5, atol=1e-6)
 
 
 def test_components_made_otherwise(library: Library) -> None:

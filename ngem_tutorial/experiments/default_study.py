@@ -15,8 +15,8 @@ rate, the task's.
 as many, with equal and unequal shares; a network on Two-Sinusoids at shares of 0.5, 0.7, 0.9 and
 0.97; Junction with much and with little data; kin8nm, energy and housing, with a fixed number of
 updates and with early stopping on a tenth of the training data. Half of them are for tuning, in
-three presets, one for each kind. Two are held back from it for a test after the choice: targets in six dimensions, and the
-inverse of a sine with noise, whose density is no mixture.
+three presets, one for each kind. Two are held back for a test after the choice: targets in six
+dimensions, and the inverse of a sine with noise, whose density is no mixture.
 
 **Criteria**, all on held-out data, in this order:
 

@@ -4,9 +4,10 @@
 modules, `Design`; each module is a file of its own.
 """
 
+from ngem_tutorial.vi.checks import TargetError
 from ngem_tutorial.vi.design import Design, get_design
 from ngem_tutorial.vi.diagnostics import Diagnosis, diagnose, modes_found
-from ngem_tutorial.vi.fitting import TargetError, VIFit, fit_density, initial_mixture
+from ngem_tutorial.vi.fitting import VIFit, fit_density, initial_mixture
 
 __all__ = [
     "Design",

@@ -166,18 +166,29 @@ def elbo_of_new(store: Store, samples: Samples) -> tuple[jax.Array, jax.Array]:
         samples: the same, weighted.
 
     Returns:
-        The self-normalised estimate, and its standard error.
+        The self-normalised estimate, minus infinity if no new sample has a density; and its
+        standard error, infinite if it cannot be had. It is that of draws from the mixture, a little
+        too large for draws from each component, and the spread in it is that of all samples: the
+        new ones alone can be too few to show any.
     """
     size = len(store.x)
     age = (store.row - 1 - jnp.arange(size)) % size
     new = (age < store.sizes[store.slot]) & (samples.log_q < jnp.inf)
-    ratio = jnp.where(new, samples.log_q - store.log_draws[:, store.slot], -jnp.inf)
-    weights = jnp.exp(
-        ratio
-        - Sums.none(1, ratio.dtype).add(ratio[:, None], jnp.zeros((), ratio.dtype)).log_total()
-    )
-    elbo = weights @ samples.rho
-    return elbo, jnp.sqrt(jnp.sum((weights * (samples.rho - elbo)) ** 2))
+    weights = _normalised(jnp.where(new, samples.log_q - store.log_draws[:, store.slot], -jnp.inf))
+    elbo = jnp.where(new.any(), weights @ samples.rho, -jnp.inf)
+    counts = samples.log_background < jnp.inf
+    everywhere = jnp.where(counts, samples.log_q - samples.log_background, -jnp.inf)
+    shares = _normalised(jnp.where(samples.log_q < jnp.inf, everywhere, -jnp.inf))
+    variance = shares @ (samples.rho - shares @ samples.rho) ** 2
+    free = 1.0 - jnp.sum(shares**2)  # one less than the effective number, as a part of it
+    variance = jnp.where(free > 0, variance / jnp.where(free > 0, free, 1.0), jnp.inf)
+    return elbo, jnp.where(new.any(), jnp.sqrt(variance * jnp.sum(weights**2)), jnp.inf)
+
+
+def _normalised(ratio: jax.Array) -> jax.Array:
+    """Weights that sum to one, from their logarithms; all zero if those are minus infinity."""
+    column, zero = ratio[:, None], jnp.zeros((), ratio.dtype)
+    return jnp.exp(ratio - Sums.none(1, ratio.dtype).add(column, zero).log_total())
 
 
 def update_weights(
@@ -288,8 +299,9 @@ def evaluate(
     if problem.design.estimator.uses_gradient:
         value, gradient = jax.vmap(jax.value_and_grad(log_density))(*arguments)
         # Outside of the support there is nothing to follow.
-        return value, jnp.where((value == -jnp.inf)[:, None], 0.0, gradient)
-    return jax.vmap(log_density)(*arguments), jnp.zeros((len(x), 0), x.dtype)
+        gradient = jnp.where((value == -jnp.inf)[:, None], 0.0, gradient)
+        return value.astype(x.dtype), gradient.astype(x.dtype)
+    return jax.vmap(log_density)(*arguments).astype(x.dtype), jnp.zeros((len(x), 0), x.dtype)
 
 
 def note_bad(

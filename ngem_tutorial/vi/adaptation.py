@@ -1,6 +1,6 @@
 """Module 2: how many components there are.
 
-A choice says whether to delete and to add; `apply` does both, between two blocks of iterations.
+`delete` and `add` do what a choice says, between two blocks of iterations.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from ngem_tutorial._checks import check_number, check_whole
 from ngem_tutorial.vi._gaussians import Gaussians
 from ngem_tutorial.vi._state import State
 from ngem_tutorial.vi._store import Store
@@ -25,6 +27,10 @@ class FixedNumber:
 
     every: int = 30
     """Iterations of a block."""
+
+    def __post_init__(self) -> None:
+        """Check the option."""
+        check_whole("every", self.every, 1)
 
     @property
     def history(self) -> int:
@@ -63,6 +69,20 @@ class AdaptiveNumber:
     """No more components than this."""
     archive: int = 100_000
     """How many samples are kept for the choice of a mean."""
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        check_whole("every", self.every, 1)
+        check_whole("patience", self.patience, 3)
+        check_number("improvement", self.improvement, "finite", np.isfinite)
+        check_number("weight", self.weight, "positive", lambda v: v > 0)
+        if not self.thresholds:
+            raise ValueError("thresholds must have one number at least, got none")
+        for threshold in self.thresholds:
+            check_number("thresholds", threshold, "positive", lambda v: v > 0)
+        check_number("first_log_weight", self.first_log_weight, "below 0", lambda v: v < 0)
+        check_whole("most", self.most, 1)
+        check_whole("archive", self.archive, 1)
 
     @property
     def smoothing(self) -> int:

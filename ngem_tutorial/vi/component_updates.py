@@ -13,7 +13,9 @@ from typing import NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from ngem_tutorial._checks import check_number
 from ngem_tutorial._typing import Array, Float
+from ngem_tutorial.vi.checks import is_length
 from ngem_tutorial.vi.estimators import Estimate
 
 __all__ = [
@@ -48,6 +50,10 @@ class Direct:
     first_step: float = 1e-3
     """The step size that it starts with."""
 
+    def __post_init__(self) -> None:
+        """Check the option."""
+        check_number("first_step", self.first_step, "at least 0 and finite", is_length)
+
     def __call__(self, estimate: Estimate, step: jax.Array, longest: jax.Array) -> Step:
         """Update one component.
 
@@ -73,6 +79,10 @@ class ImprovedBayesianRule:
 
     first_step: float = 1e-3
     """The step size that it starts with."""
+
+    def __post_init__(self) -> None:
+        """Check the option."""
+        check_number("first_step", self.first_step, "at least 0 and finite", is_length)
 
     def __call__(self, estimate: Estimate, step: jax.Array, longest: jax.Array) -> Step:
         """Update one component.
@@ -104,6 +114,10 @@ class TrustRegion:
 
     first_step: float = 1.0
     """The bound in nats that it starts with."""
+
+    def __post_init__(self) -> None:
+        """Check the option."""
+        check_number("first_step", self.first_step, "at least 0 and finite", is_length)
 
     def __call__(self, estimate: Estimate, step: jax.Array, longest: jax.Array) -> Step:
         """Update one component.

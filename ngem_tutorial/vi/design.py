@@ -48,6 +48,14 @@ class Design:
     weight_step: steps.StepSize
     """How far."""
 
+    def __post_init__(self) -> None:
+        """Check that each is a choice of its module."""
+        for name, choices in MODULES.items():
+            own = getattr(self, name)
+            kinds = {type(choice).__name__: type(choice) for choice in choices.values()}
+            if type(own) not in kinds.values():
+                raise ValueError(f"{name} must be one of {', '.join(kinds)}, got {own!r}")
+
     @property
     def codeword(self) -> str:
         """The seven letters of the choices, whatever their options."""

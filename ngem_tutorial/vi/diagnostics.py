@@ -11,11 +11,12 @@ import jax
 import numpy as np
 from scipy import special  # type: ignore[import-untyped]  # JAX depends on it
 
-from ngem_tutorial._checks import check_whole
+from ngem_tutorial._checks import check_values, check_whole
 from ngem_tutorial._training.compilation import compiled
 from ngem_tutorial._typing import Array, ArrayLike, Float
 from ngem_tutorial.components import FullGaussianMixture
 from ngem_tutorial.mixtures import GaussianMixture
+from ngem_tutorial.vi.checks import TargetError, check_target, checked_key, checked_start
 
 __all__ = ["Diagnosis", "diagnose", "modes_found"]
 
@@ -82,7 +83,9 @@ def diagnose(
         ELBO, evidence, effective number and Pareto k, with the samples and their weights.
 
     Raises:
-        ValueError: if there are fewer than 100 samples, or no sample has a density above zero.
+        ValueError: if there are fewer than 100 samples, an argument is not as above, or no sample
+            has a density above zero.
+        TargetError: if the log density is not a number, or infinite, at a sample.
 
     Example:
         >>> import jax
@@ -93,11 +96,18 @@ def diagnose(
         1.838
     """
     number = check_whole("number", number, 100)
+    key, mixture = checked_key(key), checked_start("mixture", mixture, None)
+    point = jax.ShapeDtypeStruct((mixture.dim,), mixture.means.dtype)
+    check_target(log_density, (), point)
     block = partial(_weigh, log_density, number)
     x, log_weights = compiled(block, mixture, key, key=("vi diagnose", log_density, number))(
         mixture, key
     )
     w = np.asarray(log_weights, np.float64)
+    bad = np.isnan(w) | (w == np.inf)
+    if bad.any():
+        first = x[int(bad.argmax())]
+        raise TargetError(np.asarray(first), float(log_density(first)))
     if not (w > -np.inf).any():
         raise ValueError("log_density must be above minus infinity at some samples of the mixture")
     log_evidence = float(special.logsumexp(w) - math.log(number))
@@ -114,7 +124,7 @@ def diagnose(
     )
 
 
-def modes_found(mixture: FullGaussianMixture, modes: ArrayLike) -> int:
+def modes_found(mixture: FullGaussianMixture | GaussianMixture, modes: ArrayLike) -> int:
     """Count the modes that a mixture has.
 
     A mode is found if the components for which it is the nearest one, and no further away than
@@ -128,7 +138,8 @@ def modes_found(mixture: FullGaussianMixture, modes: ArrayLike) -> int:
         How many.
 
     Raises:
-        ValueError: if the modes are not points of as many dimensions as the mixture has.
+        ValueError: if the mixture is none, or the modes are not finite points, one at least, of as
+            many dimensions as it has.
 
     Example:
         >>> import jax
@@ -136,9 +147,11 @@ def modes_found(mixture: FullGaussianMixture, modes: ArrayLike) -> int:
         >>> modes_found(initial_mixture(jax.random.key(0), 2), [[0.0, 0.0], [50.0, 0.0]])
         1
     """
+    mixture = checked_start("mixture", mixture, None)
     modes = np.asarray(modes, np.float64)
-    if modes.ndim != 2 or modes.shape[1] != mixture.dim:
+    if modes.ndim != 2 or modes.shape[1] != mixture.dim or not len(modes):
         raise ValueError(f"modes must have shape (M, d) with d = {mixture.dim}, got {modes.shape}")
+    check_values("modes", modes, "finite", np.isfinite)
     distance = np.linalg.norm(np.asarray(mixture.means)[:, None] - modes, axis=-1)
     nearest = distance.argmin(axis=1)
     near = distance.min(axis=1) < 6.0 * np.sqrt(mixture.dim)
@@ -161,14 +174,19 @@ def _pareto_k(log_weights: np.ndarray) -> float:
     """Shape of a generalised Pareto distribution fitted to the largest weights.
 
     To as many as Vehtari et al. (2024) take, a fifth of them and `3 sqrt(n)` at most, by the
-    estimate of Zhang and Stephens (2009), with their weak prior of ten observations at 0.5.
+    estimate of Zhang and Stephens (2009), with their weak prior of ten observations at 0.5. Where
+    no more than four weights are above the others, or above what can be told from zero, it is
+    infinite.
     """
-    ordered = np.sort(log_weights)
+    ordered = np.sort(log_weights) - np.max(log_weights)
     number = math.ceil(min(0.2 * len(ordered), 3.0 * math.sqrt(len(ordered))))
-    tail = np.exp(ordered[-number:] - ordered[-1])
-    excess = tail - np.exp(ordered[-number - 1] - ordered[-1])
-    if excess[-1] <= 1e-5:
+    threshold = max(ordered[-number - 1], math.log(np.finfo(np.float64).tiny))
+    if 1.0 - math.exp(threshold) <= 1e-5:
         return -math.inf  # all alike: the weights are bounded
+    excess = np.exp(ordered[ordered > threshold]) - math.exp(threshold)
+    number = len(excess)
+    if number <= 4:
+        return math.inf
     points = np.arange(1, 31 + math.isqrt(number))
     quartile = excess[int(number / 4 + 0.5) - 1]
     theta = (1.0 - np.sqrt(len(points) / (points - 0.5))) / (3.0 * quartile) + 1.0 / excess[-1]

@@ -8,11 +8,12 @@ For component `o` and `rho(x) = log p~(x) - tau log q(x)` the natural gradient h
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, TypeAlias
+from typing import ClassVar, Final, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
+from ngem_tutorial._checks import check_number, check_whole
 from ngem_tutorial._typing import Array, Float
 from ngem_tutorial.vi._gaussians import Gaussians
 from ngem_tutorial.vi._store import blocks
@@ -140,8 +141,10 @@ class More:
 
     The fit is by weighted least squares in the features `1, z, z z^T` with a ridge on all but the
     constant. It needs values of the target only, and about as many samples for each component as
-    there are features, `(d + 1)(d + 2) / 2`. Where the fit is not finite the ridge grows tenfold
-    for that component, up to `most`, and its update is refused; otherwise it is halved.
+    there are features, `(d + 1)(d + 2) / 2`; with fewer the features that they leave open get no
+    part. The ridge is never so small that rounding would decide. Where the fit is not finite the
+    ridge grows tenfold for that component, up to `most`, and its update is refused; otherwise it
+    is halved.
     """
 
     least: float = 1e-12
@@ -149,9 +152,16 @@ class More:
     most: float = 1e-6
     """The largest ridge."""
     samples: int = 512
-    """For each component those samples are used that have the largest weights, this many."""
+    """For each component those samples are used that have the largest weights, this many, or twice
+    the number of features if that is more."""
 
     uses_gradient: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        check_number("least", self.least, "positive", lambda v: v > 0)
+        check_number("most", self.most, f"at least {self.least}", lambda v: v >= self.least)
+        check_whole("samples", self.samples, 1)
 
     def __call__(
         self,
@@ -173,7 +183,8 @@ class More:
         Returns:
             The estimate, and the ridge for the next one.
         """
-        number = min(self.samples, samples.x.shape[0])
+        rows, dim = samples.x.shape
+        number = min(max(self.samples, (dim + 1) * (dim + 2)), rows)
 
         def one(component: tuple[jax.Array, ...]) -> Estimate:
             # A place without a component has no weights, and costs nothing.
@@ -200,11 +211,16 @@ class More:
         return estimate, jnp.where(finite, halved, jnp.minimum(10.0 * ridge, self.most))
 
 
+_ABOVE_ROUNDING: Final = 32.0
+"""How many times the rounding of the features the root of the ridge is at least."""
+
+
 def _quadratic_fit(z: jax.Array, rho: jax.Array, weights: jax.Array, ridge: jax.Array) -> Estimate:
     """Fit `rho` by `c + v.z - z.M.z / 2`; the gradient at `z = 0` is `v`, the curvature `M`.
 
     The least-squares problem is solved by the QR decomposition of the features with the ridge
-    below them: the normal equations would lose half of the digits.
+    below them: the normal equations would lose half of the digits. A ridge whose root is not well
+    above the rounding of the features would be divided by that where samples are too few.
     """
     dim = z.shape[-1]
     i, j = jnp.tril_indices(dim)
@@ -214,8 +230,10 @@ def _quadratic_fit(z: jax.Array, rho: jax.Array, weights: jax.Array, ridge: jax.
     mean = jnp.sum(root**2 * features, axis=0)
     level = jnp.sum(root[:, 0] ** 2 * rho)
     size = features.shape[1]
-    below = jnp.sqrt(ridge) * jnp.eye(size, dtype=z.dtype)
-    matrix = jnp.concatenate([root * (features - mean), below])
+    centred = root * (features - mean)
+    rounding = jnp.finfo(z.dtype).eps * jnp.sqrt(jnp.sum(centred**2))
+    below = jnp.maximum(jnp.sqrt(ridge), _ABOVE_ROUNDING * rounding)
+    matrix = jnp.concatenate([centred, below * jnp.eye(size, dtype=z.dtype)])
     target = jnp.concatenate([root[:, 0] * (rho - level), jnp.zeros(size, z.dtype)])
     # With the target as a last column, R holds Q^T target too.
     r = jnp.linalg.qr(jnp.column_stack([matrix, target]), mode="r")

@@ -23,32 +23,14 @@ from ngem_tutorial.vi._iteration import Problem, run_block
 from ngem_tutorial.vi._progress import progress_bar
 from ngem_tutorial.vi._state import Archive, State
 from ngem_tutorial.vi._store import Store, grow
+from ngem_tutorial.vi.checks import TargetError, check_target, checked_key, checked_start
 from ngem_tutorial.vi.design import Design, get_design
 from ngem_tutorial.vi.estimators import More
 
-__all__ = ["TargetError", "VIFit", "fit_density", "initial_mixture"]
+__all__ = ["VIFit", "fit_density", "initial_mixture"]
 
 
-class TargetError(FloatingPointError):
-    """A target, or its gradient, was not a number; the message says where.
-
-    Args:
-        point: shape `(d,)`.
-        value: of the log density there.
-    """
-
-    def __init__(self, point: np.ndarray, value: float) -> None:
-        self.point, self.value = point, value
-        what = "its gradient is not finite there" if np.isfinite(value) else "not a number"
-        if value == np.inf:
-            what = "which no log density may be"
-        super().__init__(
-            f"log_density is {value} ({what}) at x = {np.array2string(point, threshold=8)}. "
-            "Minus infinity is allowed: there the density is zero."
-        )
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class VIFit:
     """What `fit_density` found, and how it got there.
 
@@ -65,9 +47,10 @@ class VIFit:
     """The approximation `q`."""
     history: Mapping[str, np.ndarray]
     """A value for each iteration: `iteration`, `elbo` (nats, of the mixture before it, estimated
-    from its new samples), `elbo_error` (the standard error), `evaluations` (of the target so far),
-    `num_components`, `seconds` (since the start, without compiling). Samples without density are
-    left out of the ELBO, which is minus infinity where there are any."""
+    from its new samples), `elbo_error` (the standard error, from the spread of all samples in
+    use), `evaluations` (of the target so far), `num_components`, `seconds` (since the start,
+    without compiling). Samples without density are left out of the ELBO, although it is, strictly,
+    minus infinity where there are any."""
     state: State
     """What the next iteration depends on."""
     problem: Problem
@@ -200,8 +183,8 @@ def fit_density(
         max_evaluations: stop after the block of iterations in which the target has been evaluated
             so often.
         start: a mixture of `d` dimensions without batch axes, for example one that was fitted by
-            EM. By default one standard normal component. A new component is as wide as the first
-            of these at most.
+            EM. By default one standard normal component. A new component has the shape of the
+            first of these, and a size between its size and that of the present components.
         temperature: `tau`, positive.
         noisy: whether the log density is an estimate, for example from a minibatch: it then takes
             a random key as its second argument.
@@ -212,8 +195,9 @@ def fit_density(
         The mixture, the history and the state.
 
     Raises:
-        ValueError: if an argument is out of range, or `log_density` does not return a number.
-            Before anything is compiled.
+        ValueError: if an argument is out of range, or `log_density` does not return a number,
+            before anything is compiled; or if it is minus infinity at every sample of the first
+            block of iterations.
         TargetError: if the target or its gradient is not a number at a sample.
 
     Example:
@@ -231,12 +215,15 @@ def fit_density(
     check_number("temperature", temperature, "positive", lambda t: (t > 0) & np.isfinite(t))
     design = method if isinstance(method, Design) else get_design(method)
     chunk = check_whole("chunk", chunk, 1)
-    mixture = None if start is None else _checked_start(start, dim)
+    key = checked_key(key)
+    if not isinstance(noisy, bool):
+        raise ValueError(f"noisy must be True or False, got {noisy!r}")
+    mixture = None if start is None else checked_start("start", start, dim)
     target = log_density if isinstance(log_density, jax.tree_util.Partial) else None
     function = log_density if target is None else target.func
-    problem = Problem(function, design, bool(noisy), chunk)
+    problem = Problem(function, design, noisy, chunk)
     dtype = jnp.result_type(float) if mixture is None else mixture.means.dtype
-    _check_target(log_density, (key,) if noisy else (), jax.ShapeDtypeStruct((dim,), dtype))
+    check_target(log_density, (key,) if noisy else (), jax.ShapeDtypeStruct((dim,), dtype))
     if mixture is None:
         mixture = initial_mixture(key, dim, spread=0.0)
     state = _first_state(problem, mixture, key)._replace(target=target)
@@ -244,40 +231,6 @@ def fit_density(
     history = {name: np.zeros(0) for name in names}
     fit = VIFit(mixture, history, state, problem, float(temperature), 0.0)
     return _run(fit, num_iterations, max_evaluations, progress)
-
-
-def _checked_start(start: Any, dim: int) -> FullGaussianMixture:
-    if not isinstance(start, GaussianMixture | FullGaussianMixture):
-        raise ValueError(
-            "start must be a GaussianMixture or FullGaussianMixture, got "
-            f"{type(start).__name__}; fit.extend goes on from a fit"
-        )
-    if start.batch_shape or start.dim != dim:
-        raise ValueError(
-            f"start must be one mixture of dim = {dim} dimensions, got batch shape "
-            f"{start.batch_shape} and {start.dim} dimensions"
-        )
-    if start.num_components > BUCKETS[-1]:
-        raise ValueError(
-            f"start must have at most {BUCKETS[-1]} components, got {start.num_components}"
-        )
-    if isinstance(start, FullGaussianMixture):
-        return start
-    return FullGaussianMixture.from_diagonal(start)
-
-
-def _check_target(log_density: Any, keys: tuple[Any, ...], x: jax.ShapeDtypeStruct) -> None:
-    """Look at the shape that the target returns, without computing."""
-    if not callable(log_density):
-        raise ValueError(f"log_density must be a function, got {log_density!r}")
-    result = jax.eval_shape(log_density, x, *keys)
-    if getattr(result, "shape", None) != ():
-        got = f"shape {result.shape}" if hasattr(result, "shape") else type(result).__name__
-        raise ValueError(
-            f"log_density must return a number for a point of shape {x.shape}, got {got}"
-        )
-    if not jnp.issubdtype(result.dtype, jnp.floating):
-        raise ValueError(f"log_density must return a float, got {result.dtype}")
 
 
 def _first_state(problem: Problem, mixture: FullGaussianMixture, key: jax.Array) -> State:
@@ -369,6 +322,11 @@ def _run(fit: VIFit, stop: int, max_evaluations: int | None, progress: bool | No
             done += number
             if bool(state.bad):
                 raise TargetError(np.asarray(state.bad_point), float(state.bad_value))
+            if int(state.rejected) == int(state.evaluations):
+                raise ValueError(
+                    "log_density must be above minus infinity at some samples of the start, got "
+                    f"minus infinity at all of {int(state.evaluations)}"
+                )
             num_components = int(state.num_components)
             if done % length == 0:
                 state, more = _adapt(problem, state)

@@ -7,12 +7,14 @@ drawn, one at least.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 
+from ngem_tutorial._checks import check_number, check_whole
 from ngem_tutorial.vi._store import Store
 
 __all__ = ["CHOICES", "FromComponents", "FromMixture", "Sampling"]
@@ -28,6 +30,12 @@ class _Reused:
     """Old samples count up to this many times `number` for each component, the newest."""
     memory: int = 20
     """Samples count for so many iterations at most."""
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        check_whole("number", self.number, 1)
+        check_number("reuse", self.reuse, "at least 0", lambda v: (v >= 0) & (v < math.inf))
+        check_whole("memory", self.memory, 1)
 
     def old(self, size: int) -> int:
         """Return how many old samples there is room for, with `size` places for components."""

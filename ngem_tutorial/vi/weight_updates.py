@@ -12,6 +12,9 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
+from ngem_tutorial._checks import check_number
+from ngem_tutorial.vi.checks import is_length
+
 __all__ = ["CHOICES", "LEAST_LOG_WEIGHT", "DirectWeights", "TrustRegionWeights", "WeightUpdate"]
 
 LEAST_LOG_WEIGHT = -69.0
@@ -25,6 +28,10 @@ class DirectWeights:
     first_step: float = 1.0
     """The step size `beta` that it starts with; at one, the weights are the best for the rewards
     as they are."""
+
+    def __post_init__(self) -> None:
+        """Check the option."""
+        check_number("first_step", self.first_step, "at least 0 and finite", is_length)
 
     def __call__(
         self, log_weights: jax.Array, reward: jax.Array, step: jax.Array, temperature: jax.Array
@@ -54,6 +61,10 @@ class TrustRegionWeights:
 
     first_step: float = 1.0
     """The bound in nats that it starts with."""
+
+    def __post_init__(self) -> None:
+        """Check the option."""
+        check_number("first_step", self.first_step, "at least 0 and finite", is_length)
 
     def __call__(
         self, log_weights: jax.Array, reward: jax.Array, step: jax.Array, temperature: jax.Array

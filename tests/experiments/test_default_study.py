@@ -19,6 +19,7 @@ import pandas as pd
 
 from ngem_tutorial import METHODS, nll
 from ngem_tutorial.experiments import default_study as study
+from ngem_tutorial.experiments._shared import Falling
 from ngem_tutorial.experiments.default_study import (
     CANDIDATES,
     PRESETS,
@@ -29,7 +30,6 @@ from ngem_tutorial.experiments.default_study import (
     Network,
     Regression,
 )
-from ngem_tutorial.experiments._shared import Falling
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.power import Power, PowerSchedule
 from ngem_tutorial.reproduction import registry

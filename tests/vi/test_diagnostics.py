@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from scipy import stats
 
 from ngem_tutorial.components import FullGaussianMixture
-from ngem_tutorial.vi import diagnose, initial_mixture, modes_found
+from ngem_tutorial.vi import TargetError, diagnose, initial_mixture, modes_found
 from ngem_tutorial.vi.diagnostics import _pareto_k
 
 KEY = jax.random.key(0)
@@ -101,3 +103,47 @@ def test_a_mode_needs_weight_nearby() -> None:
     assert modes_found(mixture, modes) == 2
     with pytest.raises(ValueError, match=r"modes must have shape \(M, d\) with d = 2"):
         modes_found(mixture, np.zeros((3, 1)))
+
+
+def test_a_tail_that_cannot_be_told_from_zero_is_no_good_tail() -> None:
+    """Where the weights of nearly all samples underflow `k` is infinite, not undefined."""
+    found = diagnose(START, lambda x: -0.5 * jnp.sum(((x - 10.0) / 0.01) ** 2), KEY, 1000)
+    assert found.pareto_k == np.inf
+    few = diagnose(START, lambda x: jnp.where(x[0] > 2.9, -0.5 * x @ x, -jnp.inf), KEY, 1000)
+    assert (np.asarray(few.log_weights) > -np.inf).sum() <= 4
+    assert few.pareto_k == np.inf
+
+
+def test_a_tail_with_some_weights_of_zero_is_fitted_to_the_others() -> None:
+    rng = np.random.default_rng(0)
+    weights = stats.genpareto(0.5).rvs(50, random_state=rng)
+    log_weights = np.concatenate([np.log(weights), np.full(450, -np.inf)])
+    assert 0.1 < _pareto_k(log_weights) < 0.9
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_target_that_is_no_number_is_an_error_with_the_point(value: float) -> None:
+    with pytest.raises(TargetError, match=r"log_density is (nan|inf) .* at x = \[") as caught:
+        diagnose(START, lambda x: jnp.where(x[0] > 1.0, value, -0.5 * x @ x), KEY, 1000)
+    assert caught.value.point[0] > 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((START, lambda x: jnp.ones(1), KEY), "log_density must return a number"),
+        ((START, wider, 0), "key must be one JAX random key"),
+        ((START, wider, jax.random.split(KEY, 2)), "key must be one JAX random key"),
+        ((jax.tree.map(lambda a: a[None], START), wider, KEY), "mixture must be one mixture"),
+        (("SAMTRON", wider, KEY), "mixture must be a GaussianMixture"),
+    ],
+)
+def test_arguments_are_named(arguments: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        diagnose(*arguments)
+
+
+@pytest.mark.parametrize("modes", [np.zeros((0, 2)), np.zeros((1, 3)), [[0.0, np.nan]]])
+def test_modes_that_are_no_points_are_an_error(modes: Any) -> None:
+    with pytest.raises(ValueError, match="modes must"):
+        modes_found(START, modes)

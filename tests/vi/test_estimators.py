@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ngem_tutorial.vi._gaussians import Gaussians
-from ngem_tutorial.vi.estimators import Estimate, Estimator, More, Samples, Stein
+from ngem_tutorial.vi.estimators import Estimate, Estimator, More, Samples, Stein, _quadratic_fit
 
 pytestmark = pytest.mark.usefixtures("x64")
 D = 3
@@ -101,3 +101,24 @@ def test_the_ridge_grows_where_the_fit_fails_and_is_halved_elsewhere() -> None:
     found, after = More()(bad, gaussians, jnp.ones((2, 1, 1)), jnp.asarray(1.0), ridge)
     assert not np.isfinite(found.gradient).any()
     np.testing.assert_allclose(after, [1e-7, 1e-11])
+
+
+def test_what_too_few_samples_leave_open_is_not_filled_with_rounding() -> None:
+    """The least solution of an underdetermined fit, against an SVD in double precision."""
+    rng = np.random.default_rng(0)
+    n, d = 300, 31
+    z = rng.normal(size=(n, d)).astype(np.float32)
+    x, (i, j) = z.astype(np.float64), np.tril_indices(d)
+    matrix, slope = rng.normal(size=(d, d)), rng.normal(size=d)
+    rho = 3.0 + x @ slope - 0.5 * np.einsum("ni,ij,nj->n", x, matrix + matrix.T, x)
+    weights = jnp.full(n, 1 / n, jnp.float32)
+    ridge = jnp.float32(1e-12)
+    found = _quadratic_fit(jnp.asarray(z), jnp.asarray(rho, jnp.float32), weights, ridge)
+    features = np.concatenate([x, x[:, i] * x[:, j]], axis=1)
+    features -= features.mean(0)
+    expected = np.linalg.lstsq(features, rho - rho.mean(), rcond=1e-6)[0][:d]
+    np.testing.assert_allclose(found.gradient, expected, atol=1e-3 * np.linalg.norm(expected))
+    flat = -40.0 + 1e-5 * rng.normal(size=n)
+    none = _quadratic_fit(jnp.asarray(z), jnp.asarray(flat, jnp.float32), weights, ridge)
+    assert np.linalg.norm(none.gradient) < 1e-2
+    assert np.linalg.norm(none.curvature) < 1e-1

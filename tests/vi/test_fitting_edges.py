@@ -15,7 +15,9 @@ from ngem_tutorial.vi import VIFit, fit_density, fitting, get_design, initial_mi
 from ngem_tutorial.vi._iteration import Problem, iterate, remember, run_block, weighted
 from ngem_tutorial.vi._state import Archive
 from ngem_tutorial.vi.adaptation import AdaptiveNumber
+from ngem_tutorial.vi.component_updates import Direct
 from ngem_tutorial.vi.sampling import FromComponents
+from ngem_tutorial.vi.weight_updates import DirectWeights
 
 KEY = jax.random.key(0)
 
@@ -197,3 +199,60 @@ def test_a_new_component_has_an_entropy_between_the_start_and_the_present() -> N
 def test_a_start_that_cannot_be_drawn_is_named(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         initial_mixture(KEY, **({"dim": 2} | change))  # type: ignore[arg-type]
+
+
+def test_a_target_may_return_a_wider_type_than_the_start_has() -> None:
+    with jax.enable_x64(True):
+        start = jax.tree.map(lambda a: a.astype(jnp.float32), initial_mixture(KEY, 2, 2))
+        centre = np.asarray([2.0, 3.0])
+        for method in ("SEMTRON", "ZEMTRUX"):
+            fit = fit_density(
+                lambda x: -0.5 * jnp.sum((x - centre) ** 2),
+                2, key=KEY, start=start, num_iterations=3, method=method,
+            )  # fmt: skip
+            assert fit.mixture.means.dtype == jnp.float32
+            assert_finite(fit)
+
+
+def test_no_density_at_all_is_an_error() -> None:
+    with pytest.raises(ValueError, match="log_density must be above minus infinity"):
+        fit_density(lambda x: -jnp.inf + 0.0 * x[0], 2, key=KEY, num_iterations=3)
+
+
+@pytest.mark.parametrize("key", [0, None, jax.random.split(KEY, 2), np.zeros(3, np.uint32)])
+def test_what_is_no_key_is_named(key: object) -> None:
+    with pytest.raises(ValueError, match="key must be one JAX random key"):
+        fit_density(standard, 2, key=key)  # type: ignore[arg-type]
+
+
+def test_both_kinds_of_keys_give_the_same_numbers() -> None:
+    old = fit_density(standard, 2, key=jax.random.PRNGKey(3), num_iterations=3)
+    new = fit_density(standard, 2, key=jax.random.key(3), num_iterations=3)
+    np.testing.assert_array_equal(old.mixture.means, new.mixture.means)
+
+
+@pytest.mark.parametrize("reuse", [0.0, 2.0])
+def test_the_error_of_the_elbo_is_right_also_for_few_new_samples(reuse: float) -> None:
+    """A mixture that hardly moves: the estimates scatter as their errors say.
+
+    A little less where each component draws the same number: the errors are those of draws from
+    the mixture, without strata.
+    """
+    start = FullGaussianMixture(
+        jnp.log(jnp.asarray([0.5, 0.3, 0.2])),
+        jnp.asarray([[-2.0, 0.0], [1.0, 1.0], [2.0, -2.0]]),
+        jnp.stack([s * jnp.eye(2) for s in (1.0, 0.7, 1.3)]),
+    )
+    design = dataclasses.replace(
+        get_design("SEMIFUX"),
+        sampling=FromComponents(number=100, reuse=reuse),
+        component_update=Direct(1e-9),
+        weight_update=DirectWeights(1e-9),
+    )
+    fit = fit_density(standard, 2, key=KEY, method=design, start=start, num_iterations=600)
+    elbo, error = (fit.history[name][60:] for name in ("elbo", "elbo_error"))
+    x = start.sample(jax.random.key(5), 400_000)
+    truth = float(jnp.mean(jax.vmap(standard)(x) - start.log_prob(x)))
+    scores = (elbo - truth) / error
+    assert abs(scores.mean()) < 0.2
+    assert 0.75 < scores.std() < 1.15
