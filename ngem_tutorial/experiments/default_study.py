@@ -90,6 +90,7 @@ __all__ = [
     "best_rate",
     "judge",
     "succeeded",
+    "summarise",
     "units",
     "updates_to",
 ]
@@ -747,6 +748,46 @@ def judge(tables: Tables) -> pd.DataFrame:
             }  # fmt: skip
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def summarise(judged: pd.DataFrame) -> pd.DataFrame:
+    """Count, for each candidate, on how many tasks each criterion is met.
+
+    Args:
+        judged: what `judge` returns.
+
+    Returns:
+        A row for each method: `tasks`, how many it ran on; `failed`, how many runs were lost;
+        shares of them: `not_behind`, the interval of the difference to NLL is not wholly above
+        `MARGIN`; `ahead`, it is wholly below minus that; `faster`, at most a third of the updates
+        of NLL; and of those where the truth is known: `success`, the mean share of runs, and
+        `weights`, the median error of the weights is at most 0.01, or at most that of NLL.
+        `worst` is the largest mean difference to NLL, in nats, `speed` the median over the tasks.
+    """
+    errors = judged[judged["method"].isin(OPPONENTS)].groupby("task")["weight_error"].min()
+    table = judged.assign(
+        not_behind=~(judged["minus_nll_low"] > MARGIN),
+        ahead=judged["minus_nll_high"] < -MARGIN,
+        faster=judged["speed"] <= 1 / 3,
+        weights=(
+            judged["weight_error"] <= np.fmax(0.01, judged["task"].map(errors).astype(float))
+        ).where(judged["weight_error"].notna()),
+    )
+    return (
+        table.groupby("method", sort=False)
+        .agg(
+            tasks=("task", "size"),
+            failed=("failed", "sum"),
+            not_behind=("not_behind", "mean"),
+            ahead=("ahead", "mean"),
+            success=("success", "mean"),
+            faster=("faster", "mean"),
+            weights=("weights", "mean"),
+            worst=("minus_nll", "max"),
+            speed=("speed", "median"),
+        )
+        .astype({"weights": float})
+    )
 
 
 def _median(values: pd.Series) -> float:

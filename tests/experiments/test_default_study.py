@@ -314,3 +314,29 @@ def test_the_rate_rises_and_falls_as_optax_does_it() -> None:
 
     wanted = [float(expected(i)) for i in range(101)]
     np.testing.assert_allclose(rates(jnp.asarray(0.5)), wanted, rtol=1e-5, atol=1e-7)
+
+
+def test_the_summary_counts_tasks() -> None:
+    """One task behind, one ahead; weights may be as far off as those of NLL."""
+    rows = [
+        ("one", "NLL", 0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.05),
+        ("one", "new", 0, 0.5, -0.2, -0.3, -0.1, 0.3, 0.04),
+        ("two", "NLL", 0, np.nan, 0.0, 0.0, 0.0, 1.0, np.nan),
+        ("two", "new", 2, np.nan, 0.3, 0.2, 0.4, np.inf, np.nan),
+        ("three", "NLL", 0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.001),
+        ("three", "new", 0, 1.0, 0.005, 0.001, 0.009, 0.2, 0.02),
+    ]
+    names = [
+        "task", "method", "failed", "success", "minus_nll", "minus_nll_low", "minus_nll_high",
+        "speed", "weight_error",
+    ]  # fmt: skip
+    found = study.summarise(pd.DataFrame(rows, columns=names)).loc["new"]
+    assert found["tasks"] == 3
+    assert found["failed"] == 2
+    assert found["not_behind"] == pytest.approx(2 / 3)
+    assert found["ahead"] == pytest.approx(1 / 3)
+    assert found["success"] == pytest.approx(0.75)
+    assert found["faster"] == pytest.approx(2 / 3)
+    assert found["weights"] == pytest.approx(0.5)
+    assert found["worst"] == pytest.approx(0.3)
+    assert found["speed"] == pytest.approx(0.3)
