@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +33,7 @@ _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 Self = TypeVar("Self", bound="Mixture")
 
 
-class Mixture:
+class Mixture(abc.ABC):
     """A batch of mixtures of `K` components in `D` dimensions; a family is a subclass.
 
     A subclass is a frozen dataclass whose fields are its parameters, `logits` of shape `(..., K)`
@@ -94,6 +95,7 @@ class Mixture:
         """Mixture weights `pi`, shape `(..., K)`, summing to one."""
         return jax.nn.softmax(self.logits, axis=-1)
 
+    @abc.abstractmethod
     def component_log_prob(self, y: ArrayLike) -> Float[Array, "*batch {self.num_components}"]:
         """Log-density of each component, without its weight.
 
@@ -106,14 +108,13 @@ class Mixture:
         Raises:
             ValueError: if the last axis of `y` is not `D` or its leading axes do not broadcast.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _deviations(self, index: jax.Array, noise: jax.Array) -> jax.Array:
         """Turn noise of N(0, I), `(*shape, ..., D)`, into deviations from the means.
 
         `index` has the position of each draw's component among all components of the batch.
         """
-        raise NotImplementedError
 
     def log_prob(self, y: ArrayLike) -> Float[Array, "*batch"]:
         """Log-density of the mixture, equation (14) of the paper.
