@@ -13,7 +13,7 @@ import pytest
 from scipy import special
 from scipy.linalg import fractional_matrix_power
 
-from ngem_tutorial import METHODS, Method, MixtureDensityNetwork, PlainMixture, loop
+from ngem_tutorial import METHODS, Method, MixtureDensityNetwork, PlainMixture, fit, loop
 from ngem_tutorial.fisher import complete_data_fisher, natural_gradient
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.objectives import beta_nll, ngem, nll, scale_unit
@@ -601,6 +601,29 @@ def test_several_seeds_have_a_running_mean_each() -> None:
     together, alone = train((1, 2)), train((2,))
     assert not together.failures
     np.testing.assert_allclose(together.metrics["nll"][1], alone.metrics["nll"][0], rtol=1e-6)
+
+
+def test_fit_is_the_loop_in_standard_units() -> None:
+    """With a balanced start and the pooled unit: the same model, and the same of scaled data."""
+    x, y = targets(40, 1, seed=2), targets(40, 1)
+    x, y = ((np.asarray(a) - np.mean(a)) / np.std(a) for a in (x, y))
+    method = Method("own", Power(), _Schedule(PowerSchedule(1, strength=1.0, fade=0.5)), "pooled")
+    run = loop.train(
+        _network, method, x, y, epochs=3, batch_size=10, learning_rate=1e-2, seeds=(1,),
+        optimizer=_sgd, record_at=(12,),
+    )  # fmt: skip
+    same, scaled = (
+        fit(
+            _network, method, a * x + 3.0, b * y - 7.0, epochs=3, batch_size=10, seeds=(1,),
+            optimizer=_sgd(1e-2), progress=False,
+        )
+        for a, b in ((1.0, 1.0), (100.0, 0.01))
+    )  # fmt: skip
+    expected = run.model()(x)
+    np.testing.assert_allclose(same.model()(x + 3.0).means, expected.means - 7.0, rtol=1e-6)
+    found = scaled.model()(100.0 * x + 3.0)
+    np.testing.assert_allclose(found.means, 0.01 * expected.means - 7.0, rtol=1e-6)
+    np.testing.assert_allclose(found.scales, 0.01 * expected.scales, rtol=1e-6)
 
 
 def _network(rngs: Any) -> MixtureDensityNetwork:
