@@ -359,12 +359,12 @@ def choose_initial_means(
     y: ArrayLike,
     num_components: int,
     *,
-    method: InitialMeans = "random",
+    method: InitialMeans = "kmeans++",
 ) -> Float[Array, "{num_components} D"]:
-    """Data-driven initial means: distinct examples of the targets, random or far apart.
+    """Data-driven initial means: distinct examples of the targets, far apart or random.
 
-    For now the default is `"random"`. With many separated modes and as many components,
-    `"kmeans++"` seldom leaves a mode without one.
+    With many separated modes and as many components, `"kmeans++"` seldom leaves a mode without
+    one, where `"random"` nearly always does.
 
     Args:
         key: a JAX random key.

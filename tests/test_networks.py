@@ -182,7 +182,7 @@ def test_plain_mixture_returns_its_mixture(coordinate: Any) -> None:
 
 def test_initial_means_are_distinct_examples() -> None:
     y = jnp.arange(20.0).reshape(10, 2)
-    means = choose_initial_means(jax.random.key(3), y, 10)
+    means = choose_initial_means(jax.random.key(3), y, 10, method="random")
     np.testing.assert_array_equal(np.sort(means[:, 0]), y[:, 0])
     with pytest.raises(ValueError, match="N >= num_components = 11"):
         choose_initial_means(jax.random.key(3), y, 11)
@@ -196,7 +196,17 @@ def test_random_initial_means_have_not_changed() -> None:
     """Stored results depend on them."""
     y = jnp.arange(20.0).reshape(10, 2)
     expected = jax.random.choice(jax.random.key(3), y, (4,), replace=False)
-    np.testing.assert_array_equal(choose_initial_means(jax.random.key(3), y, 4), expected)
+    found = choose_initial_means(jax.random.key(3), y, 4, method="random")
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_far_apart_is_what_is_chosen_unless_told_otherwise() -> None:
+    y = jax.random.normal(jax.random.key(0), (50, 2))
+    default, named = (
+        choose_initial_means(jax.random.key(3), y, 4, **options)
+        for options in ({}, {"method": "kmeans++"})
+    )
+    np.testing.assert_array_equal(default, named)
 
 
 def potential(y: np.ndarray, centres: np.ndarray) -> float:
