@@ -154,7 +154,7 @@ def test_figures() -> None:
 
 
 def test_one_gaussian_has_two_minima_and_none_on_the_right_mode() -> None:
-    """What the page says of the ends of its updates, by another optimiser and another quadrature."""
+    """What the page says of the ends of its updates, by another optimiser and quadrature."""
     nodes = np.linspace(-9.0, 9.0, 801)
     weights = stats.norm.pdf(nodes) * (nodes[1] - nodes[0])
 
