@@ -268,3 +268,16 @@ def test_what_the_page_says_of_larger_targets() -> None:
     assert runs.loc["breast cancer", "loss"].median() < 78.2
     assert runs.loc["breast cancer", "evaluations"].max() <= 2.5e6
     assert runs.loc["planar robot", "loss"].median() < 12.05
+
+
+def test_what_the_page_says_of_300_dimensions() -> None:
+    tables = registry.load("variational_large", "widest")
+    runs = tables["outcomes"].set_index("seed")
+    assert (len(runs), set(runs["target"]), set(runs["iterations"])) == (5, {"STM300"}, {100})
+    assert sorted(runs["modes_found"]) == [3, 4, 5, 5, 9]
+    assert (runs["num_modes"] == 20).all()
+    assert runs["loss"].median() == pytest.approx(22.6, abs=0.05)
+    assert runs["loss"].max() < 26.6
+    assert np.log(20 / runs["modes_found"].median()) == pytest.approx(1.4, abs=0.05)
+    curves = tables["curves"].pivot(index="iteration", columns="seed", values="elbo")
+    assert (curves.iloc[-1] - curves.iloc[-2] > 0.5).all()  # the run's own estimates
