@@ -347,11 +347,13 @@ def german_credit(directory: str | os.PathLike[str] | None = None) -> Target:
 
 
 def ring(radius: float = 4.0, width: float = 0.4) -> Target:
-    """A ring in the plane: the distance from the origin is N(radius, width^2).
+    """A ring in the plane: the log-density is `-(|x| - radius)^2 / (2 width^2)`.
+
+    The distance `r` from the origin is therefore not normal: its density has a factor `r` besides.
 
     Args:
-        radius: of the ring.
-        width: standard deviation of the distance.
+        radius: where the density is highest.
+        width: of the ring, about the standard deviation of the distance.
 
     Returns:
         The target; the start is one component with the standard deviation `radius`.

@@ -151,3 +151,28 @@ def test_figures() -> None:
         square = np.einsum("ni,ij,nj->n", away, np.linalg.inv(covariance), away)
         np.testing.assert_allclose(square, radius**2, rtol=1e-5)
     plt.close(figure)
+
+
+def test_one_gaussian_has_two_minima_and_none_on_the_right_mode() -> None:
+    """What the page says of the ends of its updates, by another optimiser and quadrature."""
+    nodes = np.linspace(-9.0, 9.0, 801)
+    weights = stats.norm.pdf(nodes) * (nodes[1] - nodes[0])
+
+    def log_p(x: np.ndarray) -> np.ndarray:
+        left = np.log(0.6) + stats.norm.logpdf(x, -2.0, 0.7)
+        return np.logaddexp(left, np.log(0.4) + stats.norm.logpdf(x, 2.5, 1.0))
+
+    def reverse(parameters: np.ndarray) -> float:
+        mean, scale = parameters[0], np.exp(parameters[1])
+        x = mean + scale * nodes
+        return float(weights @ (stats.norm.logpdf(x, mean, scale) - log_p(x)))
+
+    ends = {}
+    for mean, scale in itertools.product((-2.0, -0.3, 0.0, 2.5, 4.0), (0.7, 1.5)):
+        found = optimize.minimize(reverse, [mean, np.log(scale)], method="BFGS", tol=1e-7)
+        key = round(float(found.x[0]), 2), round(float(np.exp(2.0 * found.x[1])), 2)
+        ends[key] = found.fun
+    assert {k: round(v, 2) for k, v in ends.items()} == {(-1.98, 0.53): 0.50, (0.48, 4.44): 0.66}
+    mean, scale = 0.48128698, np.sqrt(4.43595261)
+    forward = kl(P, lambda x: float(stats.norm.pdf(x, mean, scale)))
+    assert forward == pytest.approx(0.48, abs=0.005)
