@@ -142,6 +142,8 @@ def test_figures_show_every_line() -> None:
     (axis,) = figure.axes
     assert axis.get_xscale() == "log"
     assert len(axis.lines) == 3
+    # The book's colours, as on the page of the experiments.
+    assert [line.get_color() for line in axis.lines[:2]] == ["#0072B2", "#E69F00"]
     panels = {"one": {"a": x}, "two": {"a": x, "b": x}}
     figure = draw.side_by_side(
         x, panels, "x", (None, 2.0), log=("two",), limits={"one": (0.0, 9.0)}
