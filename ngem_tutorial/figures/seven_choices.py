@@ -14,7 +14,7 @@ from ngem_tutorial.figures.style import label_panel, style
 
 __all__ = ["curves", "side_by_side"]
 
-_COLOURS = ("C0", "C1", "C2", "C3")
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")  # as in variational.py
 _LINES = ("-", "--", "-.", ":")
 
 

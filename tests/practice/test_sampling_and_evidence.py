@@ -194,6 +194,21 @@ def test_the_funnel_is_a_normal_density_in_other_parameters() -> None:
         assert float(scope["other_parameters"](jnp.asarray(v))) == pytest.approx(wanted, abs=1e-3)
 
 
+def test_tails_of_a_student_in_other_parameters() -> None:
+    """The exercise: after sinh still heavier than any Gaussian, by distribution functions not."""
+    nu, v = 3.0, np.array([8.0, 12.0])
+    by_sinh = stats.t.logpdf(np.sinh(v), nu) + np.log(np.cosh(v))
+    assert np.diff(by_sinh)[0] / np.diff(v)[0] == pytest.approx(-nu, rel=1e-3)
+    # A target with these tails and another middle.
+    v = np.linspace(-8.0, -4.0, 9)
+    x = stats.t.ppf(stats.norm.cdf(v), nu)
+    stretch = stats.norm.logpdf(v) - stats.t.logpdf(x, nu)
+    target = np.logaddexp(stats.t.logpdf(x, nu), stats.norm.logpdf(x)) + stretch
+    ratio = target - stats.norm.logpdf(v, 0.0, 1.5)
+    assert np.all(np.diff(ratio) > 0)  # the weight falls outwards: it is bounded
+    assert ratio[0] < ratio[-1] - 5
+
+
 def test_the_recipe_for_blackjax() -> None:
     pytest.importorskip("blackjax")
     pytest.importorskip("numpyro")

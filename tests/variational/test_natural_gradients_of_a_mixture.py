@@ -229,6 +229,18 @@ def test_update_with_full_covariances_in_the_plane() -> None:
     )
 
 
+def test_which_components_gain_weight() -> None:
+    """The exercise: above `J` for a small step; a longer one sets a higher bar."""
+    w, R = np.array([0.8, 0.1, 0.1]), np.array([0.0, 1.5, 10.0])
+    J = w @ R
+    for beta, gains in ((1e-3, R > J), (1.0, np.array([False, False, True]))):
+        bar = special.logsumexp(beta * R, b=w) / beta
+        assert bar >= J
+        np.testing.assert_array_equal(special.softmax(np.log(w) + beta * R) > w, gains)
+        np.testing.assert_array_equal(bar < R, gains)
+    assert R[1] > J  # it loses weight in the long step all the same
+
+
 def test_figures() -> None:
     grid = np.linspace(-1.0, 1.0, 5)
     figure = draw.touching_bounds(
