@@ -45,7 +45,8 @@ class Diagnosis(NamedTuple):
     effective_number: float
     """`(sum w)^2 / sum w^2`: so many samples of the target are they worth."""
     pareto_k: float
-    """Shape of the generalised Pareto distribution of the largest weights."""
+    """Shape of the generalised Pareto distribution of the largest weights: minus infinity if all
+    weights are alike, infinity if nearly all are zero beside the largest."""
 
     def resample(self, key: jax.Array, number: int) -> Float[Array, "number d"]:
         """Draw from the samples by their weights: draws of the target, with repetitions.

@@ -172,7 +172,10 @@ def fit_density(
     Args:
         log_density: `log p~`, a function of a point of shape `(d,)` in JAX that returns a number;
             minus infinity where the density is zero. Its gradient is taken by JAX where the method
-            needs it. With `noisy` a function of a point and a random key. Arrays that a function
+            needs it; where there is none, `jax.pure_callback` makes a function of JAX of a program,
+            for a method with `Z`. The integral of the density must be finite, which is not checked:
+            without one the fit runs away. Nor is an index beyond `d`, which JAX moves to the last
+            coordinate. With `noisy` a function of a point and a random key. Arrays that a function
             has inside are constants of the program that is compiled for it; those that a
             `jax.tree_util.Partial` binds are not, so that targets that differ in them alone share
             one program.
@@ -183,11 +186,15 @@ def fit_density(
         max_evaluations: stop after the block of iterations in which the target has been evaluated
             so often.
         start: a mixture of `d` dimensions without batch axes, for example one that was fitted by
-            EM. By default one standard normal component. A new component has the shape of the
-            first of these, and a size between its size and that of the present components.
+            EM. By default one standard normal component: where the target is far from it or in
+            other units, start with one of about its size, see `initial_mixture`. A new component
+            has the shape of the first of these, and a size between its size and that of the present
+            components.
         temperature: `tau`, positive.
         noisy: whether the log density is an estimate, for example from a minibatch: it then takes
-            a random key as its second argument.
+            a random key as its second argument. The noise is in the ELBO of the history too, and
+            the adaptation takes it for structure: judge such a fit by `diagnose` with the whole
+            density, and prefer a fixed number of components (`E`) and more samples for each.
         chunk: at how many points the target is evaluated together; other draws for another number.
         progress: whether to show a bar; by default where the output is a terminal.
 
