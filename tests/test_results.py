@@ -593,9 +593,12 @@ def test_a_stored_set_has_the_files_that_it_names_and_no_others(name):
     names = {table["file"] for table in stored.provenance["tables"].values()}
     assert {path.name for path in folder.iterdir()} == names | {"provenance.json"}
     for table, described in stored.provenance["tables"].items():
-        counted = described["summary"].get("method", {"counts": {}})["counts"]
-        if counted:
-            assert counted == stored.tables[table]["method"].value_counts().to_dict()
+        counted = described["summary"].get("method", {})
+        if "distinct" in counted:  # too many to be counted one by one
+            assert counted["distinct"] == stored.tables[table]["method"].nunique()
+        elif counted:
+            counts = stored.tables[table]["method"].value_counts().to_dict()
+            assert counted["counts"] == counts
 
 
 def test_there_are_stored_sets():

@@ -151,14 +151,6 @@ def test_points_without_density_are_counted_and_not_used() -> None:
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fit.mixture))
 
 
-def test_a_target_without_density_anywhere_leaves_the_start() -> None:
-    fit = fit_density(
-        lambda x: -jnp.inf + 0.0 * x[0], 2, key=KEY, method="SEMTRON", num_iterations=2
-    )
-    assert fit.rejected == fit.evaluations
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fit.mixture))
-
-
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_target_that_is_no_number_is_reported_with_the_point(bad: float) -> None:
     def target(x: jax.Array) -> jax.Array:
