@@ -22,6 +22,7 @@ __all__ = [
     "check_options",
     "check_values",
     "check_whole",
+    "checked_key",
     "described",
     "real_array",
     "takes",
@@ -130,6 +131,26 @@ def check_integers(name: str, array: np.ndarray) -> None:
             f"{name} must be floats or integers that {kind} holds, got integers from {array.min()} "
             f"to {array.max()}. Pass measurements as floats."
         )
+
+
+def checked_key(key: Any) -> jax.Array:
+    """Return one random key, of either kind.
+
+    Args:
+        key: what was given.
+
+    Returns:
+        The key.
+
+    Raises:
+        ValueError: if it is none, or several.
+    """
+    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    old = getattr(key, "dtype", None) == np.uint32 and np.shape(key) == (2,)
+    if not old and not (typed and key.shape == ()):
+        got = f"shape {np.shape(key)}" if typed else repr(key)
+        raise ValueError(f"key must be one JAX random key, such as jax.random.key(0), got {got}")
+    return jnp.asarray(key) if old else key
 
 
 def real_array(name: str, value: Any) -> jax.Array:

@@ -14,7 +14,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from ngem_tutorial._checks import check_number, check_values, real_array
+from ngem_tutorial._checks import check_number, check_values, checked_key, real_array
 from ngem_tutorial._typing import Array, ArrayLike, Float, Int, Scalar
 
 __all__ = [
@@ -177,7 +177,8 @@ class Mixture(abc.ABC):
             Shape `(*shape, ..., D)`.
 
         Raises:
-            ValueError: if `shape` is negative or `temperature` not positive (where it is known).
+            ValueError: if `key` is no random key, `shape` is negative or `temperature` not
+                positive (where it is known).
             TypeError: if a gradient with respect to the logits is asked for.
 
         Example:
@@ -204,14 +205,15 @@ class Mixture(abc.ABC):
             components, integers from 0 to `K - 1`, shape `(*shape, ...)`.
 
         Raises:
-            ValueError: if `shape` is negative or `temperature` not positive (where it is known).
+            ValueError: if `key` is no random key, `shape` is negative or `temperature` not
+                positive (where it is known).
             TypeError: if a gradient with respect to the logits is asked for.
         """
         check_number("temperature", temperature, "positive and finite", _positive)
         check_values("shape", shape, "a whole number or several, not negative", _natural)
         temperature = jnp.asarray(temperature, self.means.dtype)
         shape = tuple(int(length) for length in np.atleast_1d(shape))
-        component_key, noise_key = jax.random.split(key)
+        component_key, noise_key = jax.random.split(checked_key(key))
         batch = (*shape, *self.batch_shape)
         logits = self.logits if self.num_components == 1 else _without_gradient(self.logits)
         k = jax.random.categorical(component_key, logits / temperature, shape=batch)

@@ -163,10 +163,11 @@ class _OfLength:
         return dataclasses.replace(self.schedule, num_updates=num_updates)
 
 
-_NLL = Candidate(0.0, "target", relaxation=0.0, rates=(0.3, 1.0, 3.0, 10.0))
+_RATES: Final = (0.3, 1.0, 3.0, 10.0)
+_NLL = Candidate(0.0, "target", relaxation=0.0, rates=_RATES)
 _SEVERAL = Candidate(logits="damped", relaxation=0.0, strength=1.0, fade=0.5)
 
-CANDIDATES: Final[dict[str, Candidate]] = {
+FIRST: Final[dict[str, Candidate]] = {
     "NLL": _NLL,
     "NLL, warm-up and clipping": dataclasses.replace(_NLL, warm_up=0.05, clip=1.0),
     "NLL, k-means++": dataclasses.replace(_NLL, initial_means="kmeans++", rates=(1.0,)),
@@ -215,10 +216,33 @@ CANDIDATES: Final[dict[str, Candidate]] = {
         _SEVERAL, exponent=1.0, relaxation=0.1, initial_means="kmeans++"
     ),
 }
-"""By the names of the tables. "whitened" is the middle; most others change what they are called
-after."""
+"""The first round, by the names of the tables. "whitened" is the middle; most others change what
+they are called after."""
 
-OPPONENTS: Final = ("NLL", "NLL, warm-up and clipping")
+_TUNED = Candidate(relaxation=0.0, initial_means="kmeans++", rates=_RATES, warm_up=0.05, clip=1.0)
+SECOND: Final[dict[str, Candidate]] = {
+    "NLL, warm-up, clipping, k-means++": dataclasses.replace(
+        _NLL, warm_up=0.05, clip=1.0, initial_means="kmeans++"
+    ),
+    "tuned": _TUNED,
+    "tuned, p = 0.25": dataclasses.replace(_TUNED, exponent=0.25),
+    "tuned, p = 1": dataclasses.replace(_TUNED, exponent=1.0),
+    "tuned, faded": dataclasses.replace(_TUNED, fade=1.0),
+    "tuned, relaxed": dataclasses.replace(_TUNED, relaxation=0.1),
+    "tuned, own means": dataclasses.replace(_TUNED, initial_means="own"),
+    "tuned, without warm-up and clipping": dataclasses.replace(_TUNED, warm_up=0.0, clip=0.0),
+}
+"""The second round, written when the first had run: "tuned" is whitened, from means by k-means++,
+without relaxation, with a warm-up and clipped gradients, at the best of four rates."""
+
+CANDIDATES: Final = {**FIRST, **SECOND}
+"""Both rounds."""
+
+OPPONENTS: Final = (
+    "NLL",
+    "NLL, warm-up and clipping",
+    "NLL, warm-up, clipping, k-means++",
+)
 """The candidates whose best rate is what the others are compared with."""
 
 SHORT: Final = (
@@ -287,12 +311,17 @@ class Network:
     updates: int = 5000
     batch_size: int = 128
     learning_rate: float = 3e-3
+    early_stopping: bool = False
+    """Keep the model that is best on a tenth of the training data, and stop when none is better."""
+    patience: int = 10
+    """Of early stopping, in looks at the validation data, of which there are forty."""
 
     @property
     def name(self) -> str:
         """In tables."""
         share = f", share {self.weight:g}" if self.data == "Two-Sinusoids" else ""
-        return f"{self.data}{share}, K={self.components}, N={self.size}"
+        stopping = ", early stopping" if self.early_stopping else ""
+        return f"{self.data}{share}, K={self.components}, N={self.size}{stopping}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -301,7 +330,7 @@ class Regression:
 
     dataset: str
     early_stopping: bool = False
-    """Keep the model that is best on a tenth of the training data, and stop when none is better."""
+    """As in `Network`."""
     tuning: bool = False
     """As in `Free`."""
     held_back: bool = False
@@ -309,7 +338,7 @@ class Regression:
     epochs: int = 0
     """Passes through the data; 0 for those of `uci_regression`."""
     patience: int = 10
-    """Of early stopping, in looks at the validation data, of which there are forty."""
+    """As in `Network`."""
 
     @property
     def name(self) -> str:
@@ -319,6 +348,33 @@ class Regression:
 
 Task = Free | Network | Regression
 
+_NETWORKS: Final = (
+    *(
+        Network("Two-Sinusoids", 2, weight, tuning=weight in (0.5, 0.9))
+        for weight in (0.5, 0.7, 0.9, 0.97)
+    ),
+    *(
+        Network(
+            "Junction", components, size=size, hidden=(64, 64), updates=3000,
+            tuning=(components == 3) == (size == 8000),
+        )
+        for size in (8000, 500)
+        for components in (3, 5)
+    ),
+)  # fmt: skip
+_HELD_BACK: Final = (
+    Network("Six dimensions", 6, size=4000, hidden=(64, 64), held_back=True),
+    Network("Inverse sine", 5, size=2000, hidden=(64, 64), held_back=True),
+)
+
+
+def _stopping(task: Network) -> Network:
+    """The same with early stopping; of each pair one is for tuning."""
+    return dataclasses.replace(
+        task, early_stopping=True, tuning=not (task.tuning or task.held_back)
+    )
+
+
 TASKS: Final[tuple[Free | Network | Regression, ...]] = (
     *(
         Free(modes, factor * modes, 1.0 / modes if even else uneven, tuning=even == (factor == 2))
@@ -326,21 +382,15 @@ TASKS: Final[tuple[Free | Network | Regression, ...]] = (
         for factor in (1, 2)
         for even in (True, False)
     ),
-    *(
-        Network("Two-Sinusoids", 2, weight, tuning=weight in (0.5, 0.9))
-        for weight in (0.5, 0.7, 0.9, 0.97)
-    ),
-    Network("Junction", 3, size=8000, hidden=(64, 64), updates=3000, tuning=True),
-    Network("Junction", 5, size=8000, hidden=(64, 64), updates=3000),
-    Network("Junction", 3, size=500, hidden=(64, 64), updates=3000),
-    Network("Junction", 5, size=500, hidden=(64, 64), updates=3000, tuning=True),
+    *_NETWORKS,
     *(
         Regression(name, stopping, tuning=stopping == (name == "energy"))
         for name in ("kin8nm", "energy", "housing")
         for stopping in (False, True)
     ),
-    Network("Six dimensions", 6, size=4000, hidden=(64, 64), held_back=True),
-    Network("Inverse sine", 5, size=2000, hidden=(64, 64), held_back=True),
+    *map(_stopping, _NETWORKS),
+    *_HELD_BACK,
+    *map(_stopping, _HELD_BACK),
 )
 """All tasks. Those for tuning are every other one: of each pair that differs in the
 shares, the number of components or the stopping it has one."""
@@ -360,6 +410,15 @@ class Config:
     """Held-out examples of the synthetic tasks."""
 
 
+def _part(task: Task) -> str:
+    """The part of the study that a task belongs to."""
+    if isinstance(task, Free):
+        return "free"
+    if isinstance(task, Regression):
+        return "data"
+    return "stopping" if task.early_stopping else "networks"
+
+
 PRESETS: dict[str, Config] = {
     "quick": Config(
         tasks=(
@@ -372,19 +431,20 @@ PRESETS: dict[str, Config] = {
     ),
     **{
         f"tuning_{name}": Config(
-            tasks=tuple(task for task in TASKS if task.tuning and isinstance(task, kind)),
+            tasks=tuple(t for t in TASKS if t.tuning and _part(t) == name),
             methods=methods,
             seeds=tuple(range(1, 11)),
         )
-        for name, kind, methods in (
-            ("free", Free, tuple(CANDIDATES)),
-            ("networks", Network, SHORT),
-            ("data", Regression, SHORT),
+        for name, methods in (
+            ("free", (*FIRST, *SECOND)),
+            ("networks", (*SHORT, *SECOND)),
+            ("data", (*SHORT, *SECOND)),
+            ("stopping", (*SHORT, *SECOND)),
         )
     },
     "paper": Config(),
 }
-"""Settings by name: `quick` takes seconds, the three of `tuning` are what the choice is made with,
+"""Settings by name: `quick` takes seconds, the four of `tuning` are what the choice is made with,
 `paper` has all tasks."""
 
 
@@ -421,11 +481,22 @@ def _network_data(config: Config, task: Network) -> _Data:
     if task.data == "Inverse sine":
         (x, y), (test_x, test_y) = map(_inverse_sine, keys, sizes)
         best = float(_inverse_sine_nll(np.asarray(test_x), np.asarray(test_y)).mean())
-        return _Data(x, y, test_x, test_y, best)
+        data = _Data(x, y, test_x, test_y, best)
+        return _held_out(data, config.data_seed) if task.early_stopping else data
     draw = _six_dimensions if task.data == "Six dimensions" else _named(task)
     sample, test = map(draw, keys, sizes)
     truth = test.truth(test.x)
-    return _Data(sample.x, sample.y, test.x, test.y, float(nll(truth, test.y).mean()), truth)
+    data = _Data(sample.x, sample.y, test.x, test.y, float(nll(truth, test.y).mean()), truth)
+    return _held_out(data, config.data_seed) if task.early_stopping else data
+
+
+def _held_out(data: _Data, seed: int) -> _Data:
+    """The same with a tenth of the training data for validation."""
+    order = np.random.default_rng(seed).permutation(len(data.y))
+    kept, judges = np.split(order, [round(0.9 * len(data.y))])
+    return data._replace(
+        x=data.x[kept], y=data.y[kept], validation=(data.x[judges], data.y[judges])
+    )
 
 
 def _named(task: Network) -> Callable[[jax.Array, int], ConditionalSample]:
@@ -488,12 +559,8 @@ def _inverse_sine_nll(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def _regression_data(task: Regression, seed: int, scaling: str) -> _Data:
     data, _, _ = rescale(uci_split(task.dataset, seed - 1), scaling)
-    x, y, validation = data.x_train, data.y_train, None
-    if task.early_stopping:
-        order = np.random.default_rng(seed).permutation(len(x))
-        kept, judges = np.split(order, [round(0.9 * len(x))])
-        validation, x, y = (x[judges], y[judges]), x[kept], y[kept]
-    return _Data(x, y, data.x_test, data.y_test, np.nan, None, validation)
+    found = _Data(data.x_train, data.y_train, data.x_test, data.y_test, np.nan)
+    return _held_out(found, seed) if task.early_stopping else found
 
 
 # -------------------------------------------------------------------------------------- the models
@@ -657,7 +724,10 @@ def _run_synthetic(config: Config, task: Free | Network, name: str) -> Tables:
         data, optimizer = _network_data(config, task), optax.adam
         features, dim = data.x.shape[1], data.y.shape[1]
         make = _MakeNetwork(features, task.components, dim, task.hidden)
-    training = _Training(optimizer, task.learning_rate, task.updates, task.batch_size)
+    training = _Training(
+        optimizer, task.learning_rate, task.updates, task.batch_size,
+        task.patience if isinstance(task, Network) else None,
+    )  # fmt: skip
     tables = []
     for multiple in CANDIDATES[name].rates:
         run = _train(

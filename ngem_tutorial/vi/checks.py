@@ -1,18 +1,22 @@
-"""What a target, a start and a key must be."""
+"""What a target and a start must be."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ngem_tutorial._checks import accepts, described
 from ngem_tutorial.components import FullGaussianMixture
 from ngem_tutorial.mixtures import GaussianMixture
-from ngem_tutorial.vi._gaussians import BUCKETS
 
-__all__ = ["TargetError", "check_target", "checked_key", "checked_start", "is_length"]
+__all__ = ["RUN_AWAY", "TargetError", "check_target", "checked_start", "is_length"]
+
+
+RUN_AWAY: Final = "is the integral of the density finite, and is the start in the target's units?"
+"""What to ask where a mixture grows without end."""
 
 
 class TargetError(FloatingPointError):
@@ -28,6 +32,8 @@ class TargetError(FloatingPointError):
         what = "its gradient is not finite there" if np.isfinite(value) else "not a number"
         if value == np.inf:
             what = "which no log density may be"
+        if not np.isfinite(point).all():
+            what = f"the mixture has run away: {RUN_AWAY}"
         super().__init__(
             f"log_density is {value} ({what}) at x = {np.array2string(point, threshold=8)}. "
             "Minus infinity is allowed: there the density is zero."
@@ -35,7 +41,7 @@ class TargetError(FloatingPointError):
 
 
 def check_target(log_density: Any, keys: tuple[Any, ...], x: jax.ShapeDtypeStruct) -> None:
-    """Look at the shape that a target returns, without computing.
+    """Look at what a target takes and returns, without computing.
 
     Args:
         log_density: what was given.
@@ -43,18 +49,45 @@ def check_target(log_density: Any, keys: tuple[Any, ...], x: jax.ShapeDtypeStruc
         x: shape and type of a point.
 
     Raises:
-        ValueError: if it is no function, or does not return one float.
+        ValueError: if it is no function of such arguments in JAX, or does not return one float.
+            What else it raises is raised with a note that says how it was called.
     """
     if not callable(log_density):
         raise ValueError(f"log_density must be a function, got {log_density!r}")
-    result = jax.eval_shape(log_density, x, *keys)
+    wanted = "a point and, with noisy=True, a random key" if keys else "a point"
+    if not accepts(log_density, 1 + len(keys)):
+        hint = ""
+        if accepts(log_density, 2 - len(keys)):
+            hint = ": leave noisy out" if keys else ": if the second is a random key, noisy=True"
+        raise ValueError(
+            f"log_density must be a function of {wanted}, got {described(log_density)} that takes "
+            f"other arguments{hint}"
+        )
+    try:
+        result = jax.eval_shape(log_density, x, *keys)
+    except jax.errors.JAXTypeError as error:
+        raise ValueError(
+            "log_density must be a function in JAX: jax.numpy in the place of NumPy and math, "
+            "jax.numpy.where in the place of an if. A program without gradients can be called by "
+            "jax.pure_callback, with a method with Z"
+        ) from error
+    except Exception as error:
+        error.add_note(f"log_density was called with {wanted}, traced, of shape {x.shape}.{_MODEL}")
+        raise
     if getattr(result, "shape", None) != ():
         got = f"shape {result.shape}" if hasattr(result, "shape") else type(result).__name__
         raise ValueError(
-            f"log_density must return a number for a point of shape {x.shape}, got {got}"
+            f"log_density must return a number for a point of shape {x.shape}, got {got}."
+            f"{_MODEL if result is None else ''}"
         )
     if not jnp.issubdtype(result.dtype, jnp.floating):
         raise ValueError(f"log_density must return a float, got {result.dtype}")
+
+
+_MODEL: Final = (
+    " A NumPyro model is no log density: numpyro.infer.util.initialize_model has one, the negative "
+    "of its potential_fn."
+)
 
 
 def checked_start(name: str, start: Any, dim: int | None) -> FullGaussianMixture:
@@ -69,7 +102,7 @@ def checked_start(name: str, start: Any, dim: int | None) -> FullGaussianMixture
         The mixture.
 
     Raises:
-        ValueError: if it is none, several, of other dimensions or of too many components.
+        ValueError: if it is none, several or of other dimensions.
     """
     if not isinstance(start, GaussianMixture | FullGaussianMixture):
         raise ValueError(
@@ -82,33 +115,9 @@ def checked_start(name: str, start: Any, dim: int | None) -> FullGaussianMixture
             f"{name} must be one mixture{wanted}, got batch shape "
             f"{start.batch_shape} and {start.dim} dimensions"
         )
-    if start.num_components > BUCKETS[-1]:
-        raise ValueError(
-            f"{name} must have at most {BUCKETS[-1]} components, got {start.num_components}"
-        )
     if isinstance(start, FullGaussianMixture):
         return start
     return FullGaussianMixture.from_diagonal(start)
-
-
-def checked_key(key: Any) -> jax.Array:
-    """Return one random key, of either kind.
-
-    Args:
-        key: what was given.
-
-    Returns:
-        The key.
-
-    Raises:
-        ValueError: if it is none, or several.
-    """
-    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    old = getattr(key, "dtype", None) == np.uint32 and np.shape(key) == (2,)
-    if not old and not (typed and key.shape == ()):
-        got = f"shape {np.shape(key)}" if typed else repr(key)
-        raise ValueError(f"key must be one JAX random key, such as jax.random.key(0), got {got}")
-    return jnp.asarray(key) if old else key
 
 
 def is_length(value: np.ndarray) -> np.ndarray:

@@ -11,12 +11,12 @@ import jax
 import numpy as np
 from scipy import special  # type: ignore[import-untyped]  # JAX depends on it
 
-from ngem_tutorial._checks import check_values, check_whole
+from ngem_tutorial._checks import check_values, check_whole, checked_key
 from ngem_tutorial._training.compilation import compiled
 from ngem_tutorial._typing import Array, ArrayLike, Float
 from ngem_tutorial.components import FullGaussianMixture
 from ngem_tutorial.mixtures import GaussianMixture
-from ngem_tutorial.vi.checks import TargetError, check_target, checked_key, checked_start
+from ngem_tutorial.vi.checks import TargetError, check_target, checked_start
 
 __all__ = ["Diagnosis", "diagnose", "modes_found"]
 
@@ -48,6 +48,16 @@ class Diagnosis(NamedTuple):
     """Shape of the generalised Pareto distribution of the largest weights: minus infinity if all
     weights are alike, infinity if nearly all are zero beside the largest."""
 
+    def __repr__(self) -> str:
+        """Say it in a line, without the samples."""
+        number, dim = self.x.shape
+        return (
+            f"Diagnosis({number} samples in {dim} dimensions: ELBO {self.elbo:.6g} +- "
+            f"{self.elbo_error:.2g}, log Z {self.log_evidence:.6g} +- "
+            f"{self.log_evidence_error:.2g}, effective number {self.effective_number:.6g}, "
+            f"Pareto k {self.pareto_k:.2f})"
+        )
+
     def resample(self, key: jax.Array, number: int) -> Float[Array, "number d"]:
         """Draw from the samples by their weights: draws of the target, with repetitions.
 
@@ -59,9 +69,9 @@ class Diagnosis(NamedTuple):
             Shape `(number, d)`.
 
         Raises:
-            ValueError: if the number is not positive.
+            ValueError: if the number is not positive or `key` is no random key.
         """
-        number = check_whole("number", number, 1)
+        key, number = checked_key(key), check_whole("number", number, 1)
         weights = jax.nn.softmax(self.log_weights)
         return jax.random.choice(key, self.x, (number,), p=weights)
 

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ngem_tutorial._checks import check_number, check_values, check_whole, real_array
+from ngem_tutorial._checks import (
+    check_number,
+    check_values,
+    check_whole,
+    checked_key,
+    real_array,
+)
 from ngem_tutorial._training.compilation import Program, compiled
 from ngem_tutorial._typing import ArrayLike
 from ngem_tutorial.components import FullGaussianMixture
@@ -23,7 +30,7 @@ from ngem_tutorial.vi._iteration import Problem, run_block
 from ngem_tutorial.vi._progress import progress_bar
 from ngem_tutorial.vi._state import Archive, State
 from ngem_tutorial.vi._store import Store, grow
-from ngem_tutorial.vi.checks import TargetError, check_target, checked_key, checked_start
+from ngem_tutorial.vi.checks import RUN_AWAY, TargetError, check_target, checked_start
 from ngem_tutorial.vi.design import Design, get_design
 from ngem_tutorial.vi.estimators import More
 
@@ -79,6 +86,21 @@ class VIFit:
         finite.
         """
         return int(self.state.refused)
+
+    def __repr__(self) -> str:
+        """Say what was found, in a line."""
+        elbo, error = self.history["elbo"], self.history["elbo_error"][-1]
+        number, done = self.mixture.num_components, len(elbo)
+        # Noise apart: the medians of the last two tenths of the iterations.
+        part = max(1, done // 10)
+        last, before = np.median(elbo[-part:]), np.median(elbo[-2 * part :][:part])
+        rise = float(last - before) if np.isfinite(last) else 0.0
+        rising = f", {rise:.2g} more than {part} before" if rise > max(0.1, 3.0 * error) else ""
+        return (
+            f"VIFit({number} component{'s' * (number > 1)} in {self.mixture.dim} dimensions by "
+            f"{self.problem.design.codeword}: ELBO {elbo[-1]:.6g} +- {error:.2g} nats after {done} "
+            f"iterations{rising}, {self.evaluations} evaluations)"
+        )
 
     def extend(self, num_iterations: int, *, progress: bool | None = None) -> VIFit:
         """Go on from here: the same numbers as if it had not stopped.
@@ -174,11 +196,11 @@ def fit_density(
             minus infinity where the density is zero. Its gradient is taken by JAX where the method
             needs it; where there is none, `jax.pure_callback` makes a function of JAX of a program,
             for a method with `Z`. The integral of the density must be finite, which is not checked:
-            without one the fit runs away. Nor is an index beyond `d`, which JAX moves to the last
-            coordinate. With `noisy` a function of a point and a random key. Arrays that a function
-            has inside are constants of the program that is compiled for it; those that a
-            `jax.tree_util.Partial` binds are not, so that targets that differ in them alone share
-            one program.
+            without one the fit runs away, and its `repr` says that the ELBO rises. Nor is an index
+            beyond `d`, which JAX moves to the last coordinate. With `noisy` a function of a point
+            and a random key. Arrays that a function has inside are constants of the program that is
+            compiled for it; those that a `jax.tree_util.Partial` binds are not, so that targets
+            that differ in them alone share one program.
         dim: `d`.
         key: a JAX random key; the same key gives the same numbers.
         method: seven letters, one for each module (see `design.MODULES`), or a `Design`.
@@ -206,6 +228,8 @@ def fit_density(
             before anything is compiled; or if it is minus infinity at every sample of the first
             block of iterations.
         TargetError: if the target or its gradient is not a number at a sample.
+        FloatingPointError: if a mean becomes infinite. A mixture that has become a billion times as
+            wide as its start is a warning.
 
     Example:
         >>> import jax
@@ -226,6 +250,10 @@ def fit_density(
     if not isinstance(noisy, bool):
         raise ValueError(f"noisy must be True or False, got {noisy!r}")
     mixture = None if start is None else checked_start("start", start, dim)
+    if mixture is not None and mixture.num_components > BUCKETS[-1]:
+        raise ValueError(
+            f"start must have at most {BUCKETS[-1]} components, got {mixture.num_components}"
+        )
     target = log_density if isinstance(log_density, jax.tree_util.Partial) else None
     function = log_density if target is None else target.func
     problem = Problem(function, design, noisy, chunk)
@@ -335,6 +363,10 @@ def _run(fit: VIFit, stop: int, max_evaluations: int | None, progress: bool | No
                     f"minus infinity at all of {int(state.evaluations)}"
                 )
             num_components = int(state.num_components)
+            if not np.isfinite(state.gaussians.means[:num_components]).all():
+                raise FloatingPointError(
+                    f"the mixture is infinite after {done} iterations: {RUN_AWAY}"
+                )
             if done % length == 0:
                 state, more = _adapt(problem, state)
                 compiling += more
@@ -345,13 +377,32 @@ def _run(fit: VIFit, stop: int, max_evaluations: int | None, progress: bool | No
             if max_evaluations is not None and int(state.evaluations) >= max_evaluations:
                 break
     history = {name: np.concatenate(parts) for name, parts in columns.items()}
+    mixture = _mixture(state)
+    _warn_of_width(mixture, np.asarray(state.initial_factor, np.float64))
     return dataclasses.replace(
         fit,
-        mixture=_mixture(state),
+        mixture=mixture,
         history=history,
         state=state,
         compile_seconds=compile_seconds,
     )
+
+
+_WIDEST: Final = 1e9
+"""Times the deviation of the start: wider than that, a fit has most likely run away."""
+
+
+def _warn_of_width(mixture: FullGaussianMixture, initial_factor: np.ndarray) -> None:
+    """Say so where a mixture is wider than any target that is in the units of its start."""
+    w, means, factors = (
+        np.asarray(p, np.float64) for p in (mixture.weights, mixture.means, mixture.factors)
+    )
+    second_moments = w @ (np.sum(factors**2, axis=-1) + (means - means[0]) ** 2)
+    wider = np.sqrt(np.max(second_moments / np.sum(initial_factor**2, axis=-1)))
+    if wider > _WIDEST:
+        warnings.warn(
+            f"the mixture is {wider:.0e} times as wide as its start: {RUN_AWAY}", stacklevel=4
+        )
 
 
 def _block(

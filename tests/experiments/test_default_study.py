@@ -52,18 +52,23 @@ def test_the_tasks_are_those_that_were_promised() -> None:
     }
     assert sum("uneven" in task.name for task in free) == len(free) / 2
     waves = [t.weight for t in TASKS if isinstance(t, Network) and t.data == "Two-Sinusoids"]
-    assert waves == [0.5, 0.7, 0.9, 0.97]
+    assert waves == 2 * [0.5, 0.7, 0.9, 0.97]
+    networks = [task for task in TASKS if isinstance(task, Network)]
+    fixed, stopping = ([t for t in networks if t.early_stopping == s] for s in (False, True))
+    assert [dataclasses.replace(t, early_stopping=True, tuning=False) for t in fixed] == [
+        dataclasses.replace(t, tuning=False) for t in stopping
+    ]
     tables = {(t.dataset, t.early_stopping) for t in TASKS if isinstance(t, Regression)}
     assert tables == {(d, s) for d in ("kin8nm", "energy", "housing") for s in (True, False)}
     held_back = [task for task in TASKS if task.held_back]
-    assert len(held_back) == 2
+    assert len(held_back) == 4  # two, both ways
     data = study._network_data(Config(test_size=10), held_back[0])  # type: ignore[arg-type]
     assert 2 < data.y.shape[1] <= 10
 
 
 def test_tuning_has_half_of_the_tasks_and_none_that_is_held_back() -> None:
     tuning = [t for n, c in PRESETS.items() if n.startswith("tuning") for t in c.tasks]
-    assert len(tuning) == (len(TASKS) - 2) / 2
+    assert len(tuning) == (len(TASKS) - 4) / 2
     assert not any(task.held_back for task in (*tuning, *PRESETS["quick"].tasks))
     assert set(PRESETS["paper"].tasks) == set(TASKS)
     for kind in (Free, Network, Regression):
@@ -87,8 +92,8 @@ def test_the_candidates_are_what_they_are_called() -> None:
             assert candidate.strength > 0
         if "faded" in name:
             assert candidate.fade > 0
-        if len(candidate.rates) > 1:
-            assert name in study.OPPONENTS  # the others have one rate
+        tuned = name in study.OPPONENTS or name.startswith("tuned")
+        assert (len(candidate.rates) > 1) == tuned  # the others have one rate
 
 
 def test_the_present_default_is_among_them() -> None:
