@@ -150,6 +150,7 @@ def train(
     learning_rate: ArrayLike,
     optimizer: Optimizer = optax.adam,
     relaxation: float | optax.Schedule | None = None,
+    initial_means: Literal["own", "random", "kmeans++"] | None = None,
     seeds: Sequence[int] = (0,),
     weights: ArrayLike | None = None,
     metrics: Mapping[str, Objective] | None = None,
@@ -188,6 +189,10 @@ def train(
             `grad` and `value_fn`.
         relaxation: what `objective` gets as its argument `relaxation`: a number, or a function of
             the number of updates done. None: the schedule of the method, if it has one.
+        initial_means: where the means of a network that was made without start: `"own"`, where it
+            has them, or at targets, as `choose_initial_means` chooses them, which needs a function
+            that builds the model and a `set_initial_means`. None: as the method says, if it can be
+            done; `"own"` if it says nothing.
         seeds: distinct whole numbers; each sets the initialisation and the shuffling of its run.
         weights: of the examples, shape `(N, ...)`, not negative; scaled to a mean of one. The loss
             of a batch is the mean of weight times value, so that its gradient is that of the
@@ -235,6 +240,7 @@ def train(
         rates=checks.check_rates(learning_rate, len(chosen)),
         metrics=checks.check_functions("metrics", metrics, {"nll": nll}),
         probes=checks.check_functions("probes", probes, {}),
+        **checks.check_initial_means(initial_means, method),
     )
     judged = {"metrics": data}
     if evaluation is not None:

@@ -15,7 +15,11 @@ from ngem_tutorial.fisher import Coordinate
 from ngem_tutorial.objectives import Objective, ngem, nll, relaxation_schedule, sgem
 from ngem_tutorial.variants import Variant
 
-__all__ = ["METHODS", "Method", "get_method", "slug"]
+__all__ = ["INITIAL_MEANS", "METHODS", "Method", "get_method", "slug"]
+
+
+INITIAL_MEANS: Final = ("own", "random", "kmeans++")
+"""Where the means of a network may start, see `Method`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,10 +35,13 @@ class Method:
         unit: what the training loop passes as `unit`: `"batch"`, the `scale_unit` of the batch's
             mixtures, `"pooled"`, the `pooled_unit` of that, one number for all coordinates, or
             `"target"`, nothing, so that means are measured in the targets' own units.
+        initial_means: where the means of a network start that was made without: at targets that
+            `choose_initial_means` chooses, `"kmeans++"` or `"random"`, or `"own"`, where the
+            network has them; None: `"kmeans++"` in `fit` and `"own"` in `loop.train`.
 
     Raises:
-        ValueError: if `unit` is none of them, the objective is no function of a mixture and targets
-            or takes no unit or no relaxation, or the schedule is no function.
+        ValueError: if `unit` or `initial_means` is none of them, the objective is no function of a
+            mixture and targets or takes no unit or no relaxation, or the schedule is no function.
 
     Example:
         >>> from ngem_tutorial import METHODS, Method, nll, relaxation_schedule, variants
@@ -49,6 +56,7 @@ class Method:
     objective: Objective
     schedule: Callable[[int], optax.Schedule] | None = None
     unit: Literal["target", "batch", "pooled"] = "target"
+    initial_means: Literal["own", "random", "kmeans++"] | None = None
 
     def __post_init__(self) -> None:
         """Check the unit, and that the objective takes what it is to be called with."""
@@ -59,6 +67,8 @@ class Method:
                 f"relaxation_schedule, or None, got {described(self.schedule)}"
             )
         check_choice("unit", self.unit, get_args(get_type_hints(type(self))["unit"]))
+        if self.initial_means is not None:
+            check_choice("initial_means", self.initial_means, INITIAL_MEANS)
         given = {"unit": self.unit != "target", "relaxation": self.schedule is not None}
         for name, is_given in given.items():
             if is_given and not takes(self.objective, name):

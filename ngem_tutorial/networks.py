@@ -58,7 +58,8 @@ class MixtureDensityNetwork(nnx.Module):
         min_scale: floor of the scales. It bounds the likelihood. It and the next two are in the
             units of the targets that the network sees: those are standardised by `fit`.
         initial_means: bias of the means' layer, shape `(K, D)`, where the means start up to the
-            random last layer; zeros if not given. See `choose_initial_means`.
+            random last layer. If not given they are zeros, which `fit` replaces by targets; see
+            `choose_initial_means`.
         initial_scale: where the scales start, likewise, a number or shape `(D,)` or `(K, D)`.
         rngs: the random streams of the weights.
 
@@ -112,6 +113,7 @@ class MixtureDensityNetwork(nnx.Module):
         check_number("min_scale", min_scale, "at least 0", lambda s: s >= 0)
         self.num_components, self.dim = num_components, dim
         self.activation, self.scale, self.min_scale = activation, scale, min_scale
+        self.has_initial_means = initial_means is not None
         self.trunk = _layers((in_features, *hidden), rngs)
         self.logits_trunk = _layers((in_features, *hidden), rngs) if trunks == 2 else None
         features = hidden[-1] if hidden else in_features
@@ -120,7 +122,7 @@ class MixtureDensityNetwork(nnx.Module):
         self.means = nnx.Linear(features, num_components * dim, rngs=rngs)
         self.scales = nnx.Linear(features, num_components * dim, rngs=rngs)
         if initial_means is not None:
-            self._set_bias(self.means, "initial_means", jnp.asarray(initial_means, float), event)
+            self.set_initial_means(initial_means)
         raw = self._raw_scale(jnp.asarray(initial_scale, float))
         self._set_bias(self.scales, "initial_scale", jnp.broadcast_to(raw, event), event)
 
@@ -148,6 +150,20 @@ class MixtureDensityNetwork(nnx.Module):
         return GaussianMixture(
             self.logits(h_logits), self.means(h).reshape(event), self.min_scale + positive
         )
+
+    def set_initial_means(self, means: ArrayLike) -> None:
+        """Move the means to where they are to start, up to the random last layer.
+
+        `fit` calls it, for a module of its own kind too, unless its `has_initial_means` is true.
+
+        Args:
+            means: shape `(K, D)`.
+
+        Raises:
+            ValueError: if the shape is another.
+        """
+        event = (self.num_components, self.dim)
+        self._set_bias(self.means, "initial_means", jnp.asarray(means, float), event)
 
     def _perceptron(self, layers: Sequence[nnx.Linear], h: jax.Array) -> jax.Array:
         act: Callable[[jax.Array], jax.Array] = getattr(jax.nn, self.activation)
@@ -320,6 +336,27 @@ class LabelConditioned(nnx.Module):
 
     def __init__(self, network: MixtureDensityNetwork, num_classes: int) -> None:
         self.network, self.num_classes = network, num_classes
+
+    @property
+    def num_components(self) -> int:
+        """`K`."""
+        return self.network.num_components
+
+    @property
+    def has_initial_means(self) -> bool:
+        """Whether the network was made with means to start at."""
+        return self.network.has_initial_means
+
+    def set_initial_means(self, means: ArrayLike) -> None:
+        """Move the means of every class, as `MixtureDensityNetwork.set_initial_means` does.
+
+        Args:
+            means: shape `(K, D)`.
+
+        Raises:
+            ValueError: if the shape is another.
+        """
+        self.network.set_initial_means(means)
 
     def __call__(self, labels: ArrayLike) -> GaussianMixture:
         """Give each label its mixture.

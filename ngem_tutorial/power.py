@@ -179,6 +179,10 @@ class Power:
         if isinstance(p, float | int) and p == 0:
             weight = rho[..., None]
             means, scales = -weight * z / sigma, weight * (1.0 - z**2) / sigma
+        elif isinstance(p, float | int) and p == 0.5:
+            weight = (rho * jax.lax.rsqrt(pi + self.damping))[..., None]
+            means = -weight * z / unit
+            scales = math.sqrt(0.5) * weight * (1.0 - z**2) / sigma
         elif isinstance(p, float | int) and p == 1:
             weight = (rho / (pi + self.damping))[..., None]
             means = -weight * sigma * z / jnp.square(unit)

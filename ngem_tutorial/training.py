@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -109,6 +109,7 @@ def fit(
     batch_size: int,
     optimizer: optax.GradientTransformation | None = None,
     relaxation: float | optax.Schedule | None = None,
+    initial_means: Literal["own", "random", "kmeans++"] | None = None,
     seeds: Sequence[int] = (0,),
     weights: ArrayLike | None = None,
     validation: float | tuple[Any, ...] | None = None,
@@ -126,6 +127,9 @@ def fit(
     are returned take and give raw units. What you set in the network in units of the targets,
     `initial_means` or `min_scale`, is in standard units then; a `PlainMixture` starts where you put
     it. To go on with a model that `fit` returned, pass it: its units are kept.
+
+    The means of a `MixtureDensityNetwork` that a function builds without `initial_means` start at
+    targets that are far apart.
 
     All seeds run in one compiled program. Programs are kept by what they compute, so a second call
     with equal settings and data of equal shapes does not compile, whatever closures were made anew.
@@ -151,6 +155,11 @@ def fit(
             the number of updates done, traced. Values in the middle of a training that are out
             of range count as the end that is nearest. None: the schedule of the `Method`, or
             nothing.
+        initial_means: where the means of a network start that was made without: at `"random"`
+            targets, at targets that `"kmeans++"` chooses (see `choose_initial_means`), or at its
+            `"own"`. It takes a function that builds the model, and a `set_initial_means`, as
+            `MixtureDensityNetwork` has it. None: as the `Method` says, else `"kmeans++"`, where
+            that can be done.
         seeds: distinct whole numbers; each sets the initialisation and the shuffling of its run.
         weights: of the examples, shape `(N, ...)`, zero for padding. Only their ratios matter.
             Where one is zero, the target may be NaN. The units of `x` and `y` are measured with
@@ -191,6 +200,8 @@ def fit(
     """
     check_model(model, len(check_seeds(seeds)))
     objective = to_method(objective)
+    if objective.initial_means is None:
+        objective = dataclasses.replace(objective, initial_means="kmeans++")
     data, held_out = _split(make_data(x, y, weights), validation)
     parts = {"evaluation": evaluation, "validation": held_out}
     others: dict[str, Any] = {
@@ -207,6 +218,7 @@ def fit(
         others = {name: part and scaling.apply(part) for name, part in others.items()}
     settings: dict[str, Any] = {
         "epochs": epochs, "batch_size": batch_size, "relaxation": relaxation, "seeds": seeds,
+        "initial_means": initial_means,
         "patience": patience, "record_at": record_at, "progress": progress,
         "learning_rate": 1.0, "optimizer": _Given(_check_optimizer(optimizer)),
         "metrics": {name: _in_raw_units(f, scaling) for name, f in functions.items()},

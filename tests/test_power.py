@@ -607,7 +607,8 @@ def test_fit_is_the_loop_in_standard_units() -> None:
     """With a balanced start and the pooled unit: the same model, and the same of scaled data."""
     x, y = targets(40, 1, seed=2), targets(40, 1)
     x, y = ((np.asarray(a) - np.mean(a)) / np.std(a) for a in (x, y))
-    method = Method("own", Power(), _Schedule(PowerSchedule(1, strength=1.0, fade=0.5)), "pooled")
+    schedule = _Schedule(PowerSchedule(1, strength=1.0, fade=0.5))
+    method = Method("own", Power(), schedule, "pooled", initial_means="kmeans++")
     run = loop.train(
         _network, method, x, y, epochs=3, batch_size=10, learning_rate=1e-2, seeds=(1,),
         optimizer=_sgd, record_at=(12,),

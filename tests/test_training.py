@@ -45,7 +45,7 @@ def make_network(rngs: nnx.Rngs) -> MixtureDensityNetwork:
     return MixtureDensityNetwork(3, 2, 2, hidden=(8,), rngs=rngs)
 
 
-run = partial(fit, make_network, ngem, epochs=3, batch_size=10)
+run = partial(fit, make_network, ngem, epochs=3, batch_size=10, initial_means="own")
 
 
 # ---------------------------------------------------------------------------------- compilation

@@ -13,6 +13,7 @@ from flax import nnx
 
 from ngem_tutorial._checks import (
     accepts,
+    check_choice,
     check_number,
     check_objective,
     check_whole,
@@ -20,7 +21,7 @@ from ngem_tutorial._checks import (
     takes,
 )
 from ngem_tutorial._training.data import Data, make_data
-from ngem_tutorial.methods import METHODS, Method
+from ngem_tutorial.methods import INITIAL_MEANS, METHODS, Method
 from ngem_tutorial.objectives import Objective, RelaxationSchedule
 from ngem_tutorial.optimizers import OPTIMIZERS
 from ngem_tutorial.power import PowerSchedule
@@ -28,6 +29,7 @@ from ngem_tutorial.power import PowerSchedule
 __all__ = [
     "check_evaluation",
     "check_functions",
+    "check_initial_means",
     "check_maker",
     "check_model",
     "check_patience",
@@ -121,6 +123,28 @@ def check_relaxation(relaxation: Any, method: Method, num_updates: int) -> optax
     if not takes(method.objective, "relaxation"):
         raise ValueError(f"relaxation must be None: the objective {method.name!r} takes none")
     return _check_schedule(relaxation, num_updates, method)
+
+
+def check_initial_means(initial_means: Any, method: Method) -> dict[str, Any]:
+    """Return how means are to be chosen, as settings of a training.
+
+    Args:
+        initial_means: one of `INITIAL_MEANS`, or None for what the method says.
+        method: what is trained.
+
+    Returns:
+        `initial_means` and `must_set_means` of `Settings`.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    if initial_means is not None:
+        check_choice("initial_means", initial_means, INITIAL_MEANS)
+    chosen = method.initial_means if initial_means is None else initial_means
+    return {
+        "initial_means": None if chosen == "own" else chosen,
+        "must_set_means": initial_means is not None,
+    }
 
 
 class _Constant(float):

@@ -16,6 +16,7 @@ from ngem_tutorial._checks import described
 from ngem_tutorial._training.data import Data
 from ngem_tutorial.methods import Method
 from ngem_tutorial.mixtures import GaussianMixture, check_mixture
+from ngem_tutorial.networks import InitialMeans, choose_initial_means
 from ngem_tutorial.objectives import Objective, scale_unit
 from ngem_tutorial.optimizers import KFAC
 from ngem_tutorial.power import PowerSchedule, balance, pooled_unit, update_shares
@@ -51,6 +52,8 @@ class Network(NamedTuple):
     """Shapes of the parameters."""
     rest: Any
     """Shapes of the rest of the state."""
+    num_components: int | None
+    """`K` if the means can be set and the module was made without, else None."""
 
     @classmethod
     def of(cls, make_model: Callable[[nnx.Rngs], Any] | nnx.Module) -> Network:
@@ -61,8 +64,9 @@ class Network(NamedTuple):
         Raises:
             ValueError: if the maker makes something else.
         """
-        if isinstance(make_model, nnx.Module):
-            module = nnx.eval_shape(lambda: nnx.clone(make_model))
+        is_trained = isinstance(make_model, nnx.Module)
+        if is_trained:
+            module: Any = nnx.eval_shape(lambda: nnx.clone(make_model))
             module.train()
         else:
             module = nnx.eval_shape(lambda: _made(make_model))
@@ -71,7 +75,10 @@ class Network(NamedTuple):
                 module.set_attributes(is_open, **{mode: False}, raise_if_not_found=False)
         training, params, rest = split(module)
         module.eval()
-        return cls(training, split(module)[0], params, rest)
+        number = None
+        if not is_trained and hasattr(module, "set_initial_means"):
+            number = None if module.has_initial_means else module.num_components
+        return cls(training, split(module)[0], params, rest, number)
 
 
 def _made(maker: Callable[[nnx.Rngs], Any]) -> nnx.Module:
@@ -203,6 +210,8 @@ def initialise(
     rates: jax.Array,
     x: Any,
     given: tuple[Params, Any] | None,
+    targets: jax.Array | None,
+    method: InitialMeans = "kmeans++",
 ) -> State:
     """Build the state of each seed before the first update.
 
@@ -213,6 +222,8 @@ def initialise(
         rates: learning rates, shape `(S,)`.
         x: inputs of one batch.
         given: without an axis of seeds.
+        targets: shape `(N, D)`, those that the means are chosen from, or None to leave them.
+        method: how.
 
     Returns:
         The state.
@@ -221,7 +232,13 @@ def initialise(
     def one(seed: jax.Array, rate: jax.Array) -> State:
         model_key, key = run_keys(seed)
         if make_model is not None:
-            params, rest = split(make_model(nnx.Rngs(model_key)))[1:]
+            rngs = nnx.Rngs(model_key)
+            model = make_model(rngs)
+            if targets is not None:  # drawn last: all else is as without
+                number = model.num_components
+                means = choose_initial_means(rngs(), targets, number, method=method)
+                model.set_initial_means(means)
+            params, rest = split(model)[1:]
         else:
             assert given is not None
             params, rest = given

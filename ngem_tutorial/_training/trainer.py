@@ -30,6 +30,7 @@ from ngem_tutorial._training.program import (
     split,
 )
 from ngem_tutorial.methods import Method
+from ngem_tutorial.networks import InitialMeans
 from ngem_tutorial.objectives import Objective
 
 __all__ = ["Failure", "Settings", "Trainer"]
@@ -59,6 +60,10 @@ class Settings:
     rates: np.ndarray
     metrics: Mapping[str, Objective]
     probes: Mapping[str, Callable[[Any], Any]]
+    initial_means: InitialMeans | None
+    """How means are chosen among the targets; None: they stay where the module has them."""
+    must_set_means: bool
+    """Whether it is an error where that cannot be done."""
 
 
 class Orders:
@@ -160,6 +165,7 @@ class Trainer:
             settings.batch_size,
         )
         check_shapes(network, program, settings.metrics, data, judged)
+        targets = _targets(settings, network.num_components, data)
         start = time.perf_counter()
         self._seeds = settings.seeds
         self._names = _names(network.params)
@@ -172,7 +178,9 @@ class Trainer:
             name: self._data if part is data else part.to_device() for name, part in judged.items()
         }
         self.done, self._recorded = 0, 0
-        self.state = self._initialise(settings, program)
+        if targets is data.y:
+            targets = self._data.y
+        self.state = self._initialise(settings, program, targets)
         metrics, probes = dict(settings.metrics), dict(settings.probes)
         self._advance = compiled(
             partial(advance, program), *self._arguments(0), key=("advance", program)
@@ -187,14 +195,16 @@ class Trainer:
         self.failures: tuple[Failure, ...] = ()
         self.compile_seconds = time.perf_counter() - start
 
-    def _initialise(self, settings: Settings, program: Program) -> State:
+    def _initialise(self, settings: Settings, program: Program, targets: Any) -> State:
         maker, given = settings.make_model, None
         if not isinstance(maker, type) and hasattr(maker, "eval"):  # a module
             maker, given = None, split(maker)[1:]
         x = self._data.take(slice(0, settings.batch_size)).x
-        arguments = jnp.asarray(self._seeds), self._rates, x, given
-        key = ("initialise", maker, program)
-        return compiled(partial(initialise, maker, program), *arguments, key=key)(*arguments)
+        arguments = jnp.asarray(self._seeds), self._rates, x, given, targets
+        method = settings.initial_means or "kmeans++"  # not used where there are no targets
+        key = ("initialise", maker, program, method)
+        block = partial(initialise, maker, program, method=method)
+        return compiled(block, *arguments, key=key)(*arguments)
 
     def _arguments(self, stop: int, every: int | None = None) -> tuple[Any, ...]:
         every = max(1, stop - self.done) if every is None else every
@@ -248,6 +258,28 @@ class Trainer:
             return old
         arguments = jnp.asarray(mask), new, old
         return compiled(_choose, *arguments, key="choose")(*arguments)
+
+
+def _targets(settings: Settings, num_components: int | None, data: Data) -> Any:
+    """The targets that initial means are chosen from, shape `(N, D)`; None if they are not."""
+    if settings.initial_means is None:
+        return None
+    y = data.y
+    if y.ndim > 2 or data.weights is not None:
+        rows = y.reshape(-1, y.shape[-1])
+        y = rows if data.weights is None else rows[np.asarray(data.weights).ravel() > 0]
+    if num_components is not None and len(y) >= num_components:
+        return y if y is data.y else jnp.asarray(y, float)
+    if settings.must_set_means:
+        reason = f"there are fewer targets than components, {len(y)} for {num_components}"
+        if num_components is None:
+            reason = (
+                "the model has initial means, or was trained before, or has no `set_initial_means`"
+            )
+        raise ValueError(
+            f"initial_means must be 'own' or left out, got {settings.initial_means!r}: {reason}"
+        )
+    return None
 
 
 def _choose(mask: jax.Array, new: State, old: State) -> State:

@@ -68,7 +68,11 @@ def test_the_tasks_are_those_that_were_promised() -> None:
 
 def test_tuning_has_half_of_the_tasks_and_none_that_is_held_back() -> None:
     tuning = [t for n, c in PRESETS.items() if n.startswith("tuning") for t in c.tasks]
-    assert len(tuning) == (len(TASKS) - 4) / 2
+    others = [t for t in TASKS if not (isinstance(t, Network) and t.early_stopping)]
+    assert len(tuning) == (len(others) - 2) / 2
+    final = [t for n, c in PRESETS.items() if n.startswith(("final", "held")) for t in c.tasks]
+    assert len(final) == len(set(final)) == len(TASKS) - len(tuning)
+    assert not set(final) & set(tuning)
     assert not any(task.held_back for task in (*tuning, *PRESETS["quick"].tasks))
     assert set(PRESETS["paper"].tasks) == set(TASKS)
     for kind in (Free, Network, Regression):
@@ -92,7 +96,7 @@ def test_the_candidates_are_what_they_are_called() -> None:
             assert candidate.strength > 0
         if "faded" in name:
             assert candidate.fade > 0
-        tuned = name in study.OPPONENTS or name.startswith("tuned")
+        tuned = name in study.OPPONENTS or name in study.SECOND
         assert (len(candidate.rates) > 1) == tuned  # the others have one rate
 
 
