@@ -25,6 +25,7 @@ from ngem_tutorial.objectives import (
     sgem,
 )
 from ngem_tutorial.optimizers import get_optimizer
+from ngem_tutorial.power import pooled_unit, whitened_nll
 from ngem_tutorial.training import Fit, NonFiniteError, ScaleWarning, fit
 from ngem_tutorial.variants import Variant
 
@@ -52,7 +53,9 @@ __all__ = [
     "natural_gradient",
     "ngem",
     "nll",
+    "pooled_unit",
     "relaxation_schedule",
     "scale_unit",
     "sgem",
+    "whitened_nll",
 ]

@@ -12,7 +12,15 @@ import optax
 from ngem_tutorial import variants
 from ngem_tutorial._checks import check_choice, check_objective, described, takes
 from ngem_tutorial.fisher import Coordinate
-from ngem_tutorial.objectives import Objective, ngem, nll, relaxation_schedule, sgem
+from ngem_tutorial.objectives import (
+    Objective,
+    RelaxationSchedule,
+    ngem,
+    nll,
+    relaxation_schedule,
+    sgem,
+)
+from ngem_tutorial.power import whitened_nll
 from ngem_tutorial.variants import Variant
 
 __all__ = ["INITIAL_MEANS", "METHODS", "Method", "get_method", "slug"]
@@ -76,11 +84,16 @@ class Method:
                 raise ValueError(f"{what}: the objective of {self.name!r} takes no {name}")
 
 
+def _slightly_relaxed(num_updates: int) -> RelaxationSchedule:
+    return relaxation_schedule(num_updates, initial=0.01)
+
+
 METHODS: Final[dict[str, Method]] = {
     method.name: method
     for method in (
         Method("NLL", nll),
         Method("SGEM", sgem),
+        Method("whitened NLL", whitened_nll, _slightly_relaxed, "pooled", "kmeans++"),
         Method("damped nGEM", ngem, relaxation_schedule, "batch"),
         Method("undamped nGEM", variants.undamped),
         Method("nGEM, paper's code", variants.paper_code),
@@ -89,8 +102,8 @@ METHODS: Final[dict[str, Method]] = {
         Method("fully damped nGEM", variants.fully_damped),
     )
 }
-"""Every method that the book compares, by name. Damped nGEM is `ngem` as the package recommends it;
-the others that are called after nGEM are in `variants`."""
+"""Every method that the book compares, by name. The package recommends whitened NLL. Damped nGEM,
+`ngem`, is what it recommended before; the others that are called after nGEM are in `variants`."""
 
 
 def get_method(
@@ -104,7 +117,7 @@ def get_method(
     Args:
         name: one of `METHODS`.
         coordinate: in which coordinate of the scale the Fisher block acts, None for the method's
-            own; without effect on `NLL` and `SGEM`. See `variants.Variant`.
+            own; without effect on `NLL`, `SGEM` and `whitened NLL`. See `variants.Variant`.
         unit: in which unit means are measured, None for the method's own; without effect on `NLL`
             and `SGEM`. See `Method`.
 
@@ -128,10 +141,10 @@ def get_method(
         check_choice("coordinate", coordinate, get_args(Coordinate))
     if unit is not None:
         check_choice("unit", unit, get_args(get_type_hints(Method)["unit"]))
-    if not isinstance(preconditioned, Variant):
+    if not takes(method.objective, "unit"):
         return method
     changes: dict[str, Any] = {} if unit is None else {"unit": unit}
-    if coordinate is not None:
+    if coordinate is not None and isinstance(preconditioned, Variant):
         own = dataclasses.replace(preconditioned, coordinate=coordinate)
         changes["objective"] = ngem if own == Variant() else own
     return dataclasses.replace(method, **changes)

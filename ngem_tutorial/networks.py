@@ -467,14 +467,15 @@ def _greedy_seeds(key: jax.Array, y: jax.Array, k: int) -> Int[Array, " {k}"]:
         # nothing, and then it is left out.
         contributes = jnp.where(jnp.any(nearest > 0), nearest, jnp.where(chosen, 0.0, 1.0))
         candidates = jax.random.categorical(
-            jax.random.fold_in(key, i), jnp.log(contributes), shape=(trials,)
+            jax.random.fold_in(key, i), jnp.log(contributes).astype(jnp.float32), shape=(trials,)
         )
         after = jnp.minimum(nearest, squared_distances(candidates))
         best = jnp.argmin(jnp.sum(after, axis=1))
-        row = candidates[best]
+        row = candidates[best].astype(rows.dtype)
         return rows.at[i].set(row), chosen.at[row].set(True), after[best]
 
-    row = jax.random.randint(jax.random.fold_in(key, 0), (), 0, size)
+    # In 32 bits, so that they are the same with and without x64.
+    row = jax.random.randint(jax.random.fold_in(key, 0), (), 0, size, jnp.int32)
     rows = jnp.zeros(k, row.dtype).at[0].set(row)
     chosen = jnp.zeros(size, bool).at[row].set(True)
     start = (rows, chosen, squared_distances(row[None])[0])

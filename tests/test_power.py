@@ -13,10 +13,18 @@ import pytest
 from scipy import special
 from scipy.linalg import fractional_matrix_power
 
-from ngem_tutorial import METHODS, Method, MixtureDensityNetwork, PlainMixture, fit, loop
+from ngem_tutorial import (
+    METHODS,
+    Method,
+    MixtureDensityNetwork,
+    PlainMixture,
+    fit,
+    get_method,
+    loop,
+)
 from ngem_tutorial.fisher import complete_data_fisher, natural_gradient
 from ngem_tutorial.mixtures import GaussianMixture
-from ngem_tutorial.objectives import beta_nll, ngem, nll, scale_unit
+from ngem_tutorial.objectives import beta_nll, ngem, nll, relaxation_schedule, scale_unit
 from ngem_tutorial.power import (
     Power,
     PowerSchedule,
@@ -24,6 +32,7 @@ from ngem_tutorial.power import (
     categorical_power,
     pooled_unit,
     update_shares,
+    whitened_nll,
 )
 from ngem_tutorial.variants import Variant
 
@@ -417,6 +426,36 @@ def test_the_pooled_unit_is_a_geometric_mean() -> None:
     every = np.exp(np.log(np.asarray(mixture.scales)).mean())
     np.testing.assert_allclose(pooled_unit(scale_unit(mixture)), every, rtol=1e-13)
     assert pooled_unit(3.0) == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("unit", [1.0, 0.3, (0.5, 2.0)])
+def test_whitened_nll_is_the_power_of_a_half(unit: Any) -> None:
+    """By the formulas of its docstring, and as any power whose exponent is not known."""
+    mixture, y = make(4, 2, batch=(7,)), targets(7, 2)
+    value = whitened_nll(mixture, y, unit=unit, relaxation=0.2)
+    np.testing.assert_array_equal(value, nll(mixture, y))
+    loss = lambda f, m, **o: f(m, y, unit=unit, relaxation=0.2, **o).sum()  # noqa: E731
+    found = jax.grad(lambda m: loss(whitened_nll, m))(mixture)
+    traced = jax.jit(lambda p: jax.grad(lambda m: loss(Power(), m, exponent=p))(mixture))(0.5)
+    z = np.clip((y[:, None, :] - mixture.means) / mixture.scales, -2.5, 2.5)
+    pi, rho = mixture.weights, 0.8 * mixture.responsibilities(y) + 0.2 / 4
+    wide = lambda a: np.asarray(a)[..., None]  # noqa: E731
+    formulas = (
+        pi - rho,
+        -wide(rho) * z / (np.asarray(unit) * np.sqrt(wide(pi) + 0.25)),
+        wide(rho) * (1 - z**2) / (mixture.scales * np.sqrt(2 * (wide(pi) + 0.25))),
+    )
+    close(found, traced)
+    close(found, list(formulas))
+
+
+def test_the_recommended_method_has_its_unit_schedule_and_start() -> None:
+    method = METHODS["whitened NLL"]
+    assert (method.objective, method.unit) == (whitened_nll, "pooled")
+    assert method.initial_means == "kmeans++"
+    assert method.schedule is not None
+    assert method.schedule(500) == relaxation_schedule(500, initial=0.01)
+    assert get_method("whitened NLL", unit="target").unit == "target"
 
 
 def test_a_method_with_the_pooled_unit_is_trained_with_it() -> None:

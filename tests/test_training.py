@@ -535,7 +535,7 @@ def overfitted() -> Any:
     y, y_new = (np.sin(3 * v) + 0.3 * random.normal(size=v.shape) for v in (x, x_new))
     make = lambda rngs: MixtureDensityNetwork(1, 5, 1, hidden=(32, 32), rngs=rngs)  # noqa: E731
     settings = {"epochs": 400, "batch_size": 30, "optimizer": optax.adam(5e-3), "seeds": (1, 2)}
-    return partial(fit, make, ngem, x, y, **settings), x_new, y_new
+    return partial(fit, make, ngem, x, y, initial_means="own", **settings), x_new, y_new
 
 
 def test_the_best_model_on_validation_data_is_kept(overfitted: Any) -> None:

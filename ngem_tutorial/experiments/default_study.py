@@ -9,10 +9,10 @@ matrix (`power.Power`), with choices of the unit, of the logits, of the damping,
 at a time in "whitened" (`p` = 1/2, one unit for all coordinates, plain logits, relaxed start,
 means where the network has them), and a few change several. The opponent is NLL at the best of
 four learning rates, with and without a warm-up and clipped gradients, where "best" means the
-lowest median on the data that it is judged on, which favours it. Every other candidate of the first round has one
-rate, the task's. What a rate, a warm-up and clipping do for NLL was plain then, and the second
-round gives them to the others: "tuned", and what changes one thing in it. Of that the choice was
-made, "whitened NLL", which ran with the opponents on the other half of the tasks.
+lowest median on the data that it is judged on, which favours it. Every other candidate of the first
+round has one rate, the task's. What a rate, a warm-up and clipping do for NLL was plain then, and
+the second round gives them to the others: "tuned", and what changes one thing in it. Of that the
+choice was made, "whitened NLL", which ran with the opponents on the other half of the tasks.
 
 **Tasks.** Free mixtures on 2, 3, 5, 10 and 20 separated Gaussians with as many components and twice
 as many, with equal and unequal shares; a network on Two-Sinusoids at shares of 0.5, 0.7, 0.9 and

@@ -30,6 +30,7 @@ __all__ = [
 PALETTE: dict[str, str] = {
     "NLL": "#D55E00",
     "SGEM": "#E69F00",
+    "whitened NLL": "#882255",
     "damped nGEM": "#0072B2",
     "undamped nGEM": "#000000",
     "nGEM, paper's code": "#56B4E9",
@@ -37,11 +38,13 @@ PALETTE: dict[str, str] = {
     "fully damped nGEM": "#CC79A7",
     "truth": "#555555",
 }
-"""Colours of Okabe and Ito, which people with any kind of colour vision can tell apart."""
+"""Colours of Okabe and Ito, and a dark one of Tol, which people with any kind of colour vision can
+tell apart."""
 
 DASHES: dict[str, Any] = {
     "NLL": "",
     "SGEM": (1, 1),
+    "whitened NLL": "",
     "damped nGEM": "",
     "undamped nGEM": (6, 1.5, 1, 1.5),
     "nGEM, paper's code": (4, 1.5),
@@ -53,6 +56,7 @@ DASHES: dict[str, Any] = {
 MARKERS: dict[str, str] = {
     "NLL": "o",
     "SGEM": "p",
+    "whitened NLL": "*",
     "damped nGEM": "D",
     "undamped nGEM": "P",
     "nGEM, paper's code": "s",
