@@ -63,6 +63,7 @@ class Config:
         "nGEM, as derived",
         "SGEM",
         "damped nGEM",
+        "whitened NLL",
     )
     min_scale: float = 0.01
     """Floor of the scales, in units of the pixels' range. Many pixels of a class are always zero,
@@ -105,6 +106,7 @@ PRESETS: dict[int, dict[str, Config]] = {
                 "undamped nGEM",
                 "nGEM, as derived",
                 "damped nGEM",
+                "whitened NLL",
             ),
         ),
     },
@@ -114,7 +116,7 @@ PRESETS: dict[int, dict[str, Config]] = {
             _PAPER,
             num_components=20,
             seeds=(1, 2),
-            methods=("NLL", "nGEM, paper's code", "damped nGEM"),
+            methods=("NLL", "nGEM, paper's code", "damped nGEM", "whitened NLL"),
         ),
     },
 }

@@ -71,6 +71,7 @@ class Config:
         "nGEM, as derived",
         "undamped nGEM",
         "damped nGEM",
+        "whitened NLL",
     )
     parametrisations: tuple[str, ...] = ("σ", "log σ")
     initialisations: tuple[str, ...] = ("σ = 1",)

@@ -85,7 +85,13 @@ class Config:
     num_components: int = 3
     hidden: tuple[int, ...] = (128, 128)
     optimizers: tuple[str, ...] = tuple(OPTIMIZERS)
-    methods: tuple[str, ...] = ("NLL", "nGEM, paper's code", "nGEM, as derived", "undamped nGEM")
+    methods: tuple[str, ...] = (
+        "NLL",
+        "nGEM, paper's code",
+        "nGEM, as derived",
+        "undamped nGEM",
+        "whitened NLL",
+    )
     adam_methods: tuple[str, ...] = ("SGEM", "damped nGEM", "β-NLL", "MSE")
     """Methods that run with Adam only, besides the others."""
     seeds: tuple[int, ...] = tuple(range(1, 21))

@@ -104,6 +104,7 @@ class Config:
         "nGEM, as derived",
         "undamped nGEM",
         "damped nGEM",
+        "whitened NLL",
     )
     seeds: tuple[int, ...] = tuple(range(1, 16))
     """One repetition each: of the initial network, and of the order in which the methods run."""
