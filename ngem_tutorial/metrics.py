@@ -7,9 +7,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import log_ndtr
 from numpy.typing import NDArray
 from scipy import stats  # type: ignore[import-untyped]  # JAX depends on it
 
+from ngem_tutorial._checks import check_values, real_array
+from ngem_tutorial._mixture import LOG_2PI
 from ngem_tutorial._typing import Array, ArrayLike, Float, Shaped
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.objectives import nll
@@ -20,12 +23,14 @@ __all__ = [
     "MedianInterval",
     "Moments",
     "collapse",
+    "interval_nll",
     "least_squared_error",
     "mean_and_interval",
     "median_interval",
     "mode_errors",
     "moments",
     "regression_scores",
+    "resolution",
     "squared_error",
     "weight_entropy",
     "welch_interval",
@@ -295,6 +300,87 @@ def least_squared_error(mixture: GaussianMixture, y: ArrayLike) -> Float[Array, 
         ValueError: if the shape of `y` does not fit the mixture.
     """
     return jnp.min(_component_errors(mixture, y), axis=-1)
+
+
+def interval_nll(
+    mixture: GaussianMixture, y: ArrayLike, *, width: ArrayLike
+) -> Float[Array, "*batch"]:
+    """Minus the log probability of the interval around a target: for targets with few values.
+
+    A target that was rounded stands for an interval. Its density has no bound, a scale that goes to
+    zero at a value lets it grow for ever; the probability of the interval is at most one. With
+    `functools.partial(interval_nll, width=1.0)` it is a metric or an objective.
+
+    Args:
+        mixture: batch shape `(...)`.
+        y: targets, the middles of the intervals, shape `(..., D)`.
+        width: of the intervals, positive, a number or shape `(D,)`, in the units of the targets;
+            the `resolution` of the data.
+
+    Returns:
+        Shape `(...)`, in nats. Where every component is far it can be infinite.
+
+    Raises:
+        ValueError: if a shape does not fit or a width is not positive.
+
+    Example:
+        >>> from ngem_tutorial import GaussianMixture
+        >>> from ngem_tutorial.metrics import interval_nll
+        >>> mixture = GaussianMixture([0.0], [[3.0]], [[1e-3]])  # all of its mass on the value 3
+        >>> abs(round(float(interval_nll(mixture, [3.0], width=1.0)), 4))
+        0.0
+    """
+    mixture, y = mixture.pair(y)
+    given = real_array("width", width)
+    if given.shape not in ((), (mixture.dim,)):
+        raise ValueError(
+            f"width must be a number or have shape (D,) = ({mixture.dim},), got {given.shape}"
+        )
+    check_values("width", width, "positive and finite", lambda w: (w > 0) & np.isfinite(w))
+    half = 0.5 * given.astype(mixture.scales.dtype) / mixture.scales
+    # By symmetry to the left of the mean, where the logarithm of the distribution is exact.
+    z = -jnp.abs(mixture.standardize(y))
+    narrow = half * (1.0 - z) < 0.01
+    # The mean of the density over a narrow interval, to second order.
+    density = jnp.log(2.0 * half) - 0.5 * (z**2 + LOG_2PI)
+    near = density + jnp.log1p((z**2 - 1.0) * jnp.where(narrow, half, 0.0) ** 2 / 6.0)
+    wide = jnp.where(narrow, 0.5, half)
+    upper, lower = log_ndtr(z + wide), log_ndtr(z - wide)
+    exact = upper + jnp.log(-jnp.expm1(lower - upper))
+    terms = jnp.sum(jnp.where(narrow, near, exact), axis=-1)
+    return -jax.nn.logsumexp(mixture.log_weights + terms, axis=-1)
+
+
+def resolution(y: ArrayLike) -> NDArray[np.float64]:
+    """The smallest distance between two different values in each coordinate of the targets.
+
+    Half of it is a floor for the scales of targets that take few values: `min_scale`, in the units
+    that the network sees.
+
+    Args:
+        y: targets, shape `(N, D)`, finite.
+
+    Returns:
+        Shape `(D,)`.
+
+    Raises:
+        ValueError: if the shape is another, a value is not finite or a coordinate has one value
+            only.
+
+    Example:
+        >>> from ngem_tutorial.metrics import resolution
+        >>> resolution([[3.0], [5.0], [4.5], [3.0]]).tolist()
+        [0.5]
+    """
+    values = np.asarray(y, np.float64)
+    if values.ndim != 2:
+        raise ValueError(f"y must have shape (N, D), got {values.shape}")
+    check_values("y", values, "finite", np.isfinite)
+    distinct = [np.unique(column) for column in values.T]
+    for i, column in enumerate(distinct):
+        if len(column) < 2:
+            raise ValueError(f"y must have two values at least, got one in column {i}")
+    return np.array([np.diff(column).min() for column in distinct])
 
 
 def regression_scores(mixture: GaussianMixture, y: ArrayLike) -> dict[str, Float[Array, ""]]:

@@ -136,7 +136,7 @@ def ngem(
     At the start of training a positive `relaxation` keeps every component in play: each takes at
     least the share `relaxation / K` of every example, whatever its weight and wherever it starts.
     Give it the values of `relaxation_schedule`, which end at zero. The page
-    `practice/choosing_an_objective` of the book has the measurements behind both.
+    `practice/damped_ngem` of the book has the measurements behind both.
 
     The gradient is not that of the value. Differentiating it again is an error, because what came
     out would be no Hessian. And an optimizer that compares values along the gradient (a line

@@ -272,8 +272,9 @@ def whitened_nll(
         >>> mixture = GaussianMixture([0.0, 1.0], [[-1.0], [1.0]], [[0.5], [0.5]])
         >>> whitened_nll(mixture, [0.5]) == nll(mixture, [0.5])
         Array(True, dtype=bool)
-        >>> jax.grad(whitened_nll)(mixture, [0.5]).means.round(2).tolist()
-        [[-0.03], [1.0]]
+        >>> gradient = jax.grad(whitened_nll)(mixture, [0.5])
+        >>> [round(mean, 2) for mean in gradient.means.ravel().tolist()]
+        [-0.03, 1.0]
     """
     return _WHITENED(mixture, y, unit=unit, relaxation=relaxation)
 

@@ -1,4 +1,4 @@
-"""Figures of the page on choosing an objective: what is drawn equals what plain Python computes."""
+"""Figures of the page on damped nGEM: what is drawn equals what plain Python computes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytest.importorskip("seaborn")
 import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.colors import same_color  # noqa: E402
 
-from ngem_tutorial.figures import choosing_an_objective as draw  # noqa: E402
+from ngem_tutorial.figures import damped_ngem as draw  # noqa: E402
 from ngem_tutorial.figures.style import PALETTE  # noqa: E402
 
 METHODS = ("damped nGEM", "NLL")  # not in the order of the palette

@@ -1,4 +1,4 @@
-"""Figures of the page on choosing an objective."""
+"""Figures of the page on damped nGEM."""
 
 from __future__ import annotations
 
