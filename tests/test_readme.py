@@ -43,11 +43,11 @@ def test_the_table_has_the_numbers_of_the_stored_runs():
     scores = final[
         final["dataset"].eq("energy")
         & final["optimizer"].eq("Adam")
-        & final["method"].eq("damped nGEM")
+        & final["method"].eq("whitened NLL")
         & final["scaling"].eq("[0, 1]")
     ]["nll"]
     row = readme.rows().set_index("task").loc["Energy"]
-    assert row["here: damped nGEM"] == f"{scores.mean():.2f} ± {scores.std(ddof=1):.2f}"
+    assert row["here: whitened NLL"] == f"{scores.mean():.2f} ± {scores.std(ddof=1):.2f}"
     assert row["runs"] == str(len(scores))
 
 

@@ -29,7 +29,7 @@ BLOCK = re.compile(
     r"(?<=<!-- >>> results: written by tools/readme.py -->\n).*?(?=<!-- <<< results)", re.DOTALL
 )
 LINK = re.compile(r"(!?)\[([^]]*)\]\((?!https?://|#)([^)]+)\)")
-METHODS = ("NLL", "nGEM, paper's code", "damped nGEM")
+METHODS = ("NLL", "nGEM, paper's code", "whitened NLL")
 NAMES = {
     "inverse_mnist": "Inverse MNIST, 3 components",
     "inverse_mnist_10": "Inverse MNIST, 10 components",
@@ -46,7 +46,7 @@ def rows() -> pd.DataFrame:
 
     Returns:
         The columns `task`, `paper: NLL`, `paper: nGEM`, `here: NLL`, `here: nGEM, paper's code`,
-        `here: damped nGEM` and `runs`.
+        `here: whitened NLL` and `runs`.
     """
     table = []
     for experiment in registry.EXPERIMENTS.values():
@@ -79,7 +79,7 @@ def _row(experiment: Experiment, condition: str) -> dict[str, str]:
         "paper: nGEM": printed["nGEM"],
         "here: NLL": shown["NLL"],
         "here: nGEM, paper's code": shown["nGEM, paper's code"],
-        "here: damped nGEM": shown["damped nGEM"],
+        "here: whitened NLL": shown["whitened NLL"],
         "runs": " to ".join(map(str, runs)),
     }
 

@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, TwoSlopeNorm
 from matplotlib.figure import Figure
 
-from ngem_tutorial.figures.style import style
+from ngem_tutorial.figures.style import MARKERS, PALETTE, style
 
-__all__ = ["CRITERIA", "differences", "frontier", "successes"]
+__all__ = ["CRITERIA", "differences", "frontier", "intervals", "success_by_modes"]
 
 _LARGEST: Final = 0.5  # nats, where the colours end
 _AHEAD, _LEVEL, _BEHIND = (0.0, 0.447, 0.698), (1.0, 1.0, 1.0), (0.835, 0.369, 0.0)
@@ -60,28 +60,85 @@ def differences(judged: pd.DataFrame, methods: Sequence[str], margin: float) -> 
     return figure
 
 
-def successes(judged: pd.DataFrame, methods: Sequence[str]) -> Figure:
-    """The share of successful runs of each candidate on each task where it is known.
+def intervals(judged: pd.DataFrame, methods: Sequence[str], margin: float) -> Figure:
+    """The held-out likelihood of a few candidates less that of NLL, with its intervals.
 
     Args:
         judged: as in `differences`.
-        methods: the candidates, from top to bottom.
+        methods: the candidates, at most four, each with a line and a marker of its own.
+        margin: in nats, drawn as a band around zero.
 
     Returns:
-        A grid, a row for each candidate and a column for each task, the darker the more runs
-        succeed, with the percentages as numbers.
+        A row for each task, from top to bottom. What is beyond the colours of `differences` is
+        drawn as an arrow at the edge.
     """
-    values = _grid(judged.dropna(subset=["success"]), methods, "success")
+    tasks = list(dict.fromkeys(judged["task"]))
     with style():
-        figure, axis = _panel(values)
-        axis.imshow(values.to_numpy(), "Blues", aspect="auto", vmin=0.0, vmax=1.0)
-        for (row, column), value in np.ndenumerate(values.to_numpy()):
-            if np.isfinite(value):
-                shade = "white" if value > 0.6 else "black"
-                axis.text(
-                    column, row, f"{100 * value:.0f}", color=shade, ha="center", va="center",
-                    fontsize=7,
+        figure, axis = plt.subplots(figsize=(7.5, 1.2 + 0.27 * len(tasks)))
+        axis.axvspan(-margin, margin, color="0.9", lw=0)
+        axis.axvline(0.0, color="0.4", lw=0.8)
+        for i, name in enumerate(methods):
+            own = judged[judged["method"] == name].set_index("task").reindex(tasks)
+            at = np.arange(len(tasks)) + 0.18 * (i - (len(methods) - 1) / 2)
+            middle, low, high = (
+                own[column].to_numpy(float)
+                for column in ("minus_nll", "minus_nll_low", "minus_nll_high")
+            )
+            colour = PALETTE.get(name, _LINES[i])
+            shown = np.abs(middle) <= _LARGEST
+            ends = np.clip([low, high], -_LARGEST, _LARGEST)
+            axis.hlines(at[shown], *ends[:, shown], color=colour, lw=1.4)
+            axis.plot(
+                middle[shown], at[shown], MARKERS.get(name, "o"), color=colour, ms=5, ls="",
+                label=name,
+            )  # fmt: skip
+            for marker, beyond in ((">", middle > _LARGEST), ("<", middle < -_LARGEST)):
+                edge = np.sign(1 if marker == ">" else -1) * _LARGEST
+                axis.plot(
+                    np.full(beyond.sum(), edge), at[beyond], marker, color=colour, ms=6, ls="",
+                    clip_on=False,
                 )  # fmt: skip
+        axis.set_yticks(range(len(tasks)), tasks, fontsize=8)
+        axis.set(ylim=(len(tasks) - 0.4, -0.6), xlim=(-_LARGEST, _LARGEST))
+        axis.set_xlabel("nats more than NLL: left is better")
+        figure.legend(loc="outside lower center", ncols=len(methods), fontsize=8)
+    return figure
+
+
+def success_by_modes(judged: pd.DataFrame, methods: Mapping[str, str]) -> Figure:
+    """The share of runs on free mixtures that succeed, by the number of modes.
+
+    Args:
+        judged: as in `differences`; tasks of other kinds are left out.
+        methods: the candidates, at most eight, and what they are called in the legend.
+
+    Returns:
+        A panel for as many components as modes and one for twice as many. A point is the mean over
+        the tasks with that number of modes.
+    """
+    names = judged["task"].str.extract(r"^(\d+) modes, K=(\d+)").astype(float)
+    free = judged.assign(modes=names[0], factor=names[1] / names[0]).dropna(subset=["factor"])
+    shares = free.groupby(["factor", "method", "modes"])["success"].mean()
+    with style():
+        figure, axes = plt.subplots(1, 2, figsize=(7.5, 3.2), sharey=True)
+        for axis, (factor, title) in zip(
+            axes, ((1.0, "as many components as modes"), (2.0, "twice as many")), strict=True
+        ):
+            for i, (name, label) in enumerate(methods.items()):
+                own = shares[factor][name]
+                shift = 1.0 + 0.012 * (i - (len(methods) - 1) / 2)  # lines that would hide others
+                axis.plot(
+                    own.index * shift, own, marker=MARKERS.get(name, "os^vDP*X"[i]), ms=5,
+                    color=PALETTE.get(name, _LINES[i]), lw=1.4, label=label,
+                )  # fmt: skip
+            axis.set(xscale="log", xlabel="modes", title=title, ylim=(-0.04, 1.04))
+            modes = np.unique(free["modes"])
+            axis.set_xticks(modes, [f"{m:.0f}" for m in modes])
+            axis.minorticks_off()
+        axes[0].set_ylabel("share of runs that succeed")
+        axes[0].set_yticks((0, 0.25, 0.5, 0.75, 1.0))
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8)
     return figure
 
 

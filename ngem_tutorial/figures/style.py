@@ -30,7 +30,7 @@ __all__ = [
 PALETTE: dict[str, str] = {
     "NLL": "#D55E00",
     "SGEM": "#E69F00",
-    "whitened NLL": "#882255",
+    "whitened NLL": "#7033CC",
     "damped nGEM": "#0072B2",
     "undamped nGEM": "#000000",
     "nGEM, paper's code": "#56B4E9",
@@ -38,7 +38,7 @@ PALETTE: dict[str, str] = {
     "fully damped nGEM": "#CC79A7",
     "truth": "#555555",
 }
-"""Colours of Okabe and Ito, and a dark one of Tol, which people with any kind of colour vision can
+"""Colours of Okabe and Ito, and a violet, which people with any kind of colour vision can
 tell apart."""
 
 DASHES: dict[str, Any] = {

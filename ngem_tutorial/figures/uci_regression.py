@@ -17,7 +17,7 @@ from ngem_tutorial.figures.style import DASHES, PALETTE, label_panel, style
 
 __all__ = ["differences", "learning_curves", "train_and_test"]
 
-_ROW = 0.17  # of a method, where the distance of two optimizers is 1
+_ROW = 0.145  # of a method, where the distance of two optimizers is 1
 
 
 def differences(
@@ -42,7 +42,7 @@ def differences(
         figure, axes = plt.subplots(
             len(conditions),
             len(quantities),
-            figsize=(3.1 * len(quantities), 0.68 * len(optimizers) * len(conditions) + 0.9),
+            figsize=(3.1 * len(quantities), 0.8 * len(optimizers) * len(conditions) + 0.9),
             sharey=True,
             squeeze=False,
         )
@@ -60,7 +60,7 @@ def differences(
             axis.set_yticks(range(len(optimizers)), optimizers)
             label_panel(axis, conditions[i])
             if i == len(conditions) - 1:
-                axis.set_xlabel(f"nGEM − NLL: {quantities[quantity]}")
+                axis.set_xlabel(f"method − NLL: {quantities[quantity]}")
         axes[0, 0].invert_yaxis()
         legend = {  # each name once
             label: handle
@@ -81,10 +81,12 @@ def _reach(own: pd.DataFrame, reach: float) -> float:
 
 def _interval(axis: Axes, group: int, row: Any, method: str, limit: float) -> None:
     """A dot and its interval; with the first of the methods, the paper's above it."""
-    methods = ["nGEM, paper's code", "nGEM, as derived", "undamped nGEM", "damped nGEM"]
-    marks = [(methods.index(method) - 1, row.ours, row.low, row.high, method)]
+    methods = [
+        "nGEM, paper's code", "nGEM, as derived", "undamped nGEM", "damped nGEM", "whitened NLL",
+    ]  # fmt: skip
+    marks = [(methods.index(method) - 1.5, row.ours, row.low, row.high, method)]
     if method == methods[0]:
-        marks.insert(0, (-2, row.paper, row.paper_low, row.paper_high, "paper"))
+        marks.insert(0, (-2.5, row.paper, row.paper_low, row.paper_high, "paper"))
     for place, mean, low, high, name in marks:
         if not np.isfinite(mean):
             continue

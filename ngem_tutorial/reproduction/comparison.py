@@ -56,7 +56,7 @@ than two finite runs, or no more than half of them, are left of one of the two m
 OURS = "nGEM, paper's code"
 """What the paper's nGEM is compared with: the code that its Appendix C prints."""
 
-_VARIANTS = (OURS, "nGEM, as derived", "undamped nGEM", "damped nGEM")
+_VARIANTS = (OURS, "nGEM, as derived", "undamped nGEM", "damped nGEM", "whitened NLL")
 _PAPER_RUNS = 5
 _MAX_FAILED = 0.05
 """Up to this share of runs that are not finite the mean of the others can replicate a number."""

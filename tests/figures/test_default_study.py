@@ -36,12 +36,34 @@ def test_a_difference_within_the_margin_has_no_mark(judged: pd.DataFrame) -> Non
     assert [len(line.get_xydata()) for line in axis.get_lines()] == [0, 0]
 
 
-def test_success_is_written_where_it_is_known(judged: pd.DataFrame) -> None:
-    axis = draw.successes(judged, ["NLL", "new"]).axes[0]
-    assert [(t.get_position(), t.get_text()) for t in axis.texts] == [
-        ((0, 0), "50"),
-        ((0, 1), "100"),
+def test_intervals_are_those_of_the_table_and_what_is_far_is_an_arrow(
+    judged: pd.DataFrame,
+) -> None:
+    axis = draw.intervals(judged, ["NLL", "new"], 0.01).axes[0]
+    points = {line.get_label(): line for line in axis.get_lines()}
+    np.testing.assert_allclose(points["NLL"].get_xdata(), [0.0, 0.0])
+    np.testing.assert_allclose(points["new"].get_xdata(), [-0.2])
+    arrows = [line for line in axis.get_lines() if line.get_marker() == ">"]
+    assert [line.get_xdata().tolist() for line in arrows] == [[], [0.5]]
+    segments = [s for c in axis.collections if hasattr(c, "get_segments") for s in c.get_segments()]
+    ends = [sorted(segment[:, 0].tolist()) for segment in segments]
+    assert [-0.3, -0.1] in [np.round(pair, 6).tolist() for pair in ends]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["one", "two"]
+
+
+def test_success_by_modes_is_the_mean_over_the_tasks_of_a_number() -> None:
+    rows = [
+        ("2 modes, K=2, even", "NLL", 0.2),
+        ("2 modes, K=2, uneven", "NLL", 0.6),
+        ("10 modes, K=10, even", "NLL", 0.1),
+        ("2 modes, K=4, even", "NLL", 0.9),
+        ("kin8nm, fixed", "NLL", np.nan),
     ]
+    judged = pd.DataFrame(rows, columns=["task", "method", "success"])
+    left, right = draw.success_by_modes(judged, {"NLL": "plain"}).axes
+    np.testing.assert_allclose(left.get_lines()[0].get_ydata(), [0.4, 0.1])
+    np.testing.assert_allclose(left.get_lines()[0].get_xdata(), [2.0, 10.0], rtol=0.02)
+    np.testing.assert_allclose(right.get_lines()[0].get_ydata(), [0.9])
 
 
 def test_the_frontier_has_a_line_for_each_candidate() -> None:

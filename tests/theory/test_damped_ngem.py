@@ -1,4 +1,4 @@
-"""The claims of the page on choosing an objective, against NumPy, SciPy and autodiff."""
+"""The claims of the page on damped nGEM, against NumPy, SciPy and autodiff."""
 
 from __future__ import annotations
 
