@@ -458,10 +458,15 @@ PRESETS: dict[str, Config] = {
         f"final_{name}": Config(
             tasks=tuple(t for t in TASKS if not t.tuning and not t.held_back and _part(t) == name),
             methods=FINALISTS,
+            seeds=tuple(range(1, 11 if name == "stopping" else 21)),
         )
         for name in ("free", "networks", "data", "stopping")
     },
-    "held_back": Config(tasks=tuple(t for t in TASKS if t.held_back), methods=FINALISTS),
+    "held_back": Config(
+        tasks=tuple(t for t in TASKS if t.held_back),
+        methods=FINALISTS,
+        seeds=tuple(range(1, 11)),
+    ),
     "paper": Config(),
 }
 """Settings by name: `quick` takes seconds; the three of `tuning` are what the choice is made with,

@@ -116,7 +116,7 @@ PRESETS: dict[int, dict[str, Config]] = {
             _PAPER,
             num_components=20,
             seeds=(1, 2),
-            methods=("NLL", "nGEM, paper's code", "damped nGEM", "whitened NLL"),
+            methods=("NLL", "nGEM, paper's code", "damped nGEM"),
         ),
     },
 }

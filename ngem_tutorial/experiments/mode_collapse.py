@@ -61,7 +61,6 @@ class Config:
         "undamped nGEM",
         "nGEM, as derived",
         "damped nGEM",
-        "whitened NLL",
     )
     size: int = 200
     epochs: int = 50

@@ -73,7 +73,6 @@ class Reading:
         "undamped nGEM",
         "nGEM, as derived",
         "damped nGEM",
-        "whitened NLL",
     )
     learning_rates: tuple[float, ...] = (1e-3, 1e-4, 1e-5)
 
@@ -111,7 +110,7 @@ _SMALL_NOISE = Reading(
     "one trunk, deviation 0.1",
     noise_is="deviation",
     num_seeds=5,
-    methods=("NLL", "nGEM, paper's code", "undamped nGEM", "damped nGEM", "whitened NLL"),
+    methods=("NLL", "nGEM, paper's code", "undamped nGEM", "damped nGEM"),
     learning_rates=(1e-3, 1e-4),
 )
 _SGEM = Reading(num_seeds=5, methods=("SGEM",))
