@@ -108,7 +108,7 @@ def test_the_readme_says_what_came_out() -> None:
         f"is in the paper's order in {same} and in the opposite order in {opposite}; the other "
         f"{len(printed) - same - opposite} are open, there or here." in text
     )
-    default = pairs[pairs["method"].str.fullmatch(r"(.* \+ )?damped nGEM")]
+    default = pairs[pairs["method"].str.fullmatch(r"(.* \+ )?whitened NLL")]
     sign = np.where(default["quantity"] == "entropy", 1, -1)
     ahead = (sign * default["low"] > 0) & (sign * default["high"] > 0)
     behind = (sign * default["low"] < 0) & (sign * default["high"] < 0)
