@@ -845,8 +845,9 @@ def judge(tables: Tables) -> pd.DataFrame:
         `success_high`, the share that succeeded with its Wilson interval, NaN where the best is not
         known; `nll`, the median; `minus_nll`, `minus_nll_low` and `minus_nll_high`, the mean of the
         difference to the best opponent's run of the same seed with its interval, infinite if a run
-        was lost, NaN without an opponent; `speed`, the updates until the opponent's final median,
-        within `MARGIN`, as a part of those that the opponent needs, infinite if it is not reached;
+        was lost, NaN without an opponent; `speed`, the updates until the opponent's median, `nll`,
+        within `MARGIN`, as a part of those that the opponent needs, infinite if it is not reached,
+        NaN if the opponent's own curve never is there or was there before it was trained;
         `weight_error`, the median over the runs.
     """
     rows = []
@@ -944,9 +945,9 @@ def _against(
             mean, _, half = map(float, mean_and_interval(difference))
             numbers = (mean, mean - half, mean + half)
         found |= dict(zip(names, numbers, strict=True))
-    if len(theirs):
-        level = float(theirs["median_nll"].iloc[-1]) + MARGIN
-        needed = updates_to(theirs["update"], theirs["median_nll"], level)
+    level = float(runs["nll"].median()) + MARGIN
+    needed = updates_to(theirs["update"], theirs["median_nll"], level) if len(theirs) else np.inf
+    if 0 < needed < np.inf:
         found["speed"] = updates_to(curve["update"], curve["median_nll"], level) / needed
     return found
 
