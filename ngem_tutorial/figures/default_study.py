@@ -93,7 +93,9 @@ def intervals(judged: pd.DataFrame, methods: Sequence[str], margin: float) -> Fi
                 label=name,
             )  # fmt: skip
             for marker, beyond in ((">", middle > _LARGEST), ("<", middle < -_LARGEST)):
-                edge = np.sign(1 if marker == ">" else -1) * _LARGEST
+                if not beyond.any():
+                    continue
+                edge = _LARGEST if marker == ">" else -_LARGEST
                 axis.plot(
                     np.full(beyond.sum(), edge), at[beyond], marker, color=colour, ms=6, ls="",
                     clip_on=False,

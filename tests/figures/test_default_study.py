@@ -44,7 +44,7 @@ def test_intervals_are_those_of_the_table_and_what_is_far_is_an_arrow(
     np.testing.assert_allclose(points["NLL"].get_xdata(), [0.0, 0.0])
     np.testing.assert_allclose(points["new"].get_xdata(), [-0.2])
     arrows = [line for line in axis.get_lines() if line.get_marker() == ">"]
-    assert [line.get_xdata().tolist() for line in arrows] == [[], [0.5]]
+    assert [line.get_xdata().tolist() for line in arrows] == [[0.5]]
     segments = [s for c in axis.collections if hasattr(c, "get_segments") for s in c.get_segments()]
     ends = [sorted(segment[:, 0].tolist()) for segment in segments]
     assert [-0.3, -0.1] in [np.round(pair, 6).tolist() for pair in ends]
