@@ -146,11 +146,16 @@ def checked_key(key: Any) -> jax.Array:
         ValueError: if it is none, or several.
     """
     typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    old = getattr(key, "dtype", None) == np.uint32 and np.shape(key) == (2,)
+    old = getattr(key, "dtype", None) == np.uint32 and np.shape(key) == _old_key_shape()
     if not old and not (typed and key.shape == ()):
         got = f"shape {np.shape(key)}" if typed else repr(key)
         raise ValueError(f"key must be one JAX random key, such as jax.random.key(0), got {got}")
     return jnp.asarray(key) if old else key
+
+
+def _old_key_shape() -> tuple[int, ...]:
+    """The shape of a key of `jax.random.PRNGKey`, which is that of the default generator."""
+    return tuple(jax.eval_shape(jax.random.PRNGKey, 0).shape)
 
 
 def real_array(name: str, value: Any) -> jax.Array:

@@ -336,26 +336,44 @@ def interval_nll(
         raise ValueError(
             f"width must be a number or have shape (D,) = ({mixture.dim},), got {given.shape}"
         )
-    check_values("width", width, "positive and finite", lambda w: (w > 0) & np.isfinite(w))
+    check_values("width", given, "positive and finite", lambda w: (w > 0) & np.isfinite(w))
     half = 0.5 * given.astype(mixture.scales.dtype) / mixture.scales
-    # By symmetry to the left of the mean, where the logarithm of the distribution is exact.
-    z = -jnp.abs(mixture.standardize(y))
-    narrow = half * (1.0 - z) < 0.01
-    # The mean of the density over a narrow interval, to second order.
-    density = jnp.log(2.0 * half) - 0.5 * (z**2 + LOG_2PI)
-    near = density + jnp.log1p((z**2 - 1.0) * jnp.where(narrow, half, 0.0) ** 2 / 6.0)
-    wide = jnp.where(narrow, 0.5, half)
-    upper, lower = log_ndtr(z + wide), log_ndtr(z - wide)
-    exact = upper + jnp.log(-jnp.expm1(lower - upper))
-    terms = jnp.sum(jnp.where(narrow, near, exact), axis=-1)
+    terms = jnp.sum(_log_probability(mixture.standardize(y), half), axis=-1)
     return -jax.nn.logsumexp(mixture.log_weights + terms, axis=-1)
+
+
+def _log_probability(z: jax.Array, half: jax.Array) -> jax.Array:
+    """The logarithm of `Phi(z + half) - Phi(z - half)`, and a gradient that is right as well.
+
+    By symmetry left of zero, where `log Phi` is exact. A narrow interval has the mean of the
+    density to second order. Far out `log Phi` is its asymptotic series, and the difference of the
+    two is taken before rounding: JAX's own has no right gradient there in single precision.
+    """
+    z = -jnp.minimum(jnp.abs(z), 1e18)
+    narrow = half * (1.0 - z) < 0.01
+    z_in, half_in = jnp.where(narrow, z, 0.0), jnp.where(narrow, half, 0.0)
+    near = jnp.log(2.0 * half) - 0.5 * (z_in**2 + LOG_2PI)
+    near = near + jnp.log1p((z_in**2 - 1.0) * half_in**2 / 6.0)
+    z, half = jnp.where(narrow, 0.0, z), jnp.where(narrow, 0.5, half)
+    far = -z - half > 30.0
+    end = jnp.where(far, -z - half, 30.0)
+    r = end**-2.0
+    series = jnp.log1p(r * (-1.0 + r * (3.0 - 15.0 * r)))
+    series = series - 0.5 * (end**2 + LOG_2PI) - jnp.log(end)
+    fall = 2.0 * z * half - jnp.log1p(2.0 * half / end)
+    z, half = jnp.where(far, 0.0, z), jnp.where(far, 0.5, half)
+    upper, lower = log_ndtr(z + half), log_ndtr(z - half)
+    difference = jnp.where(far, fall, lower - upper)
+    wide = jnp.where(far, series, upper) + jnp.log(-jnp.expm1(difference))
+    return jnp.where(narrow, near, wide)
 
 
 def resolution(y: ArrayLike) -> NDArray[np.float64]:
     """The smallest distance between two different values in each coordinate of the targets.
 
     Half of it is a floor for the scales of targets that take few values: `min_scale`, in the units
-    that the network sees.
+    that the network sees. Values that differ by rounding are equal. For measurements, which take
+    any value, it says nothing.
 
     Args:
         y: targets, shape `(N, D)`, finite.
@@ -364,23 +382,30 @@ def resolution(y: ArrayLike) -> NDArray[np.float64]:
         Shape `(D,)`.
 
     Raises:
-        ValueError: if the shape is another, a value is not finite or a coordinate has one value
-            only.
+        ValueError: if the shape is another, a value is not finite or no real number, or a
+            coordinate has one value only.
 
     Example:
         >>> from ngem_tutorial.metrics import resolution
         >>> resolution([[3.0], [5.0], [4.5], [3.0]]).tolist()
         [0.5]
     """
-    values = np.asarray(y, np.float64)
+    given = np.asarray(y)
+    if given.dtype.kind not in "biuf":
+        raise ValueError(f"y must be an array of real numbers, got type {given.dtype}")
+    values = given.astype(np.float64)
     if values.ndim != 2:
         raise ValueError(f"y must have shape (N, D), got {values.shape}")
     check_values("y", values, "finite", np.isfinite)
-    distinct = [np.unique(column) for column in values.T]
-    for i, column in enumerate(distinct):
-        if len(column) < 2:
-            raise ValueError(f"y must have two values at least, got one in column {i}")
-    return np.array([np.diff(column).min() for column in distinct])
+    kind = np.result_type(given.dtype, np.float32)
+    gaps = []
+    for i, column in enumerate(values.T):
+        gap = np.diff(np.sort(column))
+        rounding = 4 * np.finfo(kind).eps * np.max(np.abs(column), initial=0.0)
+        if not (gap > rounding).any():
+            raise ValueError(f"y must have two different values at least, got none in column {i}")
+        gaps.append(gap[gap > rounding].min())
+    return np.array(gaps)
 
 
 def regression_scores(mixture: GaussianMixture, y: ArrayLike) -> dict[str, Float[Array, ""]]:

@@ -164,6 +164,7 @@ class MixtureDensityNetwork(nnx.Module):
         """
         event = (self.num_components, self.dim)
         self._set_bias(self.means, "initial_means", jnp.asarray(means, float), event)
+        self.has_initial_means = True
 
     def _perceptron(self, layers: Sequence[nnx.Linear], h: jax.Array) -> jax.Array:
         act: Callable[[jax.Array], jax.Array] = getattr(jax.nn, self.activation)
@@ -186,7 +187,8 @@ class MixtureDensityNetwork(nnx.Module):
     def _set_bias(layer: nnx.Linear, name: str, value: jax.Array, event: tuple[int, int]) -> None:
         if value.shape != event:
             raise ValueError(f"{name} must have shape (K, D) = {event}, got {value.shape}")
-        assert layer.bias is not None
+        if layer.bias is None:
+            raise ValueError(f"{name} must be left out: the layer has no bias")
         layer.bias[...] = value.ravel().astype(layer.bias.dtype)
 
 
@@ -338,14 +340,15 @@ class LabelConditioned(nnx.Module):
         self.network, self.num_classes = network, num_classes
 
     @property
-    def num_components(self) -> int:
-        """`K`."""
-        return self.network.num_components
+    def num_components(self) -> int | None:
+        """`K`; None for a network that does not say it."""
+        return getattr(self.network, "num_components", None)
 
     @property
     def has_initial_means(self) -> bool:
-        """Whether the network was made with means to start at."""
-        return self.network.has_initial_means
+        """Whether the network has means to start at, or none that can be set."""
+        can = hasattr(self.network, "set_initial_means")
+        return not can or getattr(self.network, "has_initial_means", False)
 
     def set_initial_means(self, means: ArrayLike) -> None:
         """Move the means of every class, as `MixtureDensityNetwork.set_initial_means` does.

@@ -64,8 +64,8 @@ class Power:
     - scales: `rho_k / (pi_k + lambda)^p 2^-p (1 - z_k^2) / sigma_k`.
 
     At `p = 1` and plain logits that is `ngem`, with damped ones `Variant("damped")`. At `p = 1/2`
-    the means have `-rho_k z_k / (s sqrt(pi_k + lambda))`: what an example weighs does not depend
-    on how precise its prediction is, as with `beta_nll` at 1/2, and the unit is no more than a
+    the means have `-rho_k z_k / (s sqrt(pi_k + lambda))`: its typical size does not depend on how
+    precise a prediction is, as with `beta_nll` at 1/2, and the unit is no more than a
     factor between the means and the rest.
 
     Objectives compare, and hash, by value. The gradient of an example depends on that example and

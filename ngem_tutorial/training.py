@@ -129,7 +129,7 @@ def fit(
     it. To go on with a model that `fit` returned, pass it: its units are kept.
 
     The means of a `MixtureDensityNetwork` that a function builds without `initial_means` start at
-    targets that are far apart.
+    targets that are far apart. A function that loads weights needs `initial_means="own"`.
 
     All seeds run in one compiled program. Programs are kept by what they compute, so a second call
     with equal settings and data of equal shapes does not compile, whatever closures were made anew.
@@ -141,8 +141,9 @@ def fit(
     Args:
         model: a Flax NNX module, for one seed, which is left as it is, or a function of `nnx.Rngs`
             that builds one. Called with a batch of `x` it returns a `GaussianMixture`.
-        objective: `ngem` or `nll`, say, a function of a mixture and targets with one value per
-            example, whose mean is minimised; or a `Method` with its schedule and unit.
+        objective: `nll`, say, a function of a mixture and targets with one value per example, whose
+            mean is minimised; or a `Method` with its schedule and unit, such as
+            `METHODS["whitened NLL"]`.
         x: inputs, a pytree of arrays with leading axis `N`, or None for a model without input. A
             list or tuple of numbers, nested or not, is one array, as is a pandas DataFrame.
         y: targets, shape `(N, D)`, or `(N, ..., D)` for one mixture per step of a sequence, say.

@@ -81,6 +81,39 @@ def test_means_that_were_given_stay() -> None:
     np.testing.assert_allclose(model(None).means, plain.means, rtol=1e-5)
 
 
+def test_means_that_the_maker_sets_itself_stay() -> None:
+    def setting(rngs: nnx.Rngs) -> MixtureDensityNetwork:
+        network = make(rngs)
+        network.set_initial_means([[0.0], [0.1], [0.2], [0.3]])
+        return network
+
+    bias = started(setting).network.means.bias[...]
+    np.testing.assert_allclose(bias, [0.0, 0.1, 0.2, 0.3], rtol=1e-6)
+
+
+def test_modules_that_say_less_train_as_before() -> None:
+    class Inner(nnx.Module):
+        def __init__(self, rngs: nnx.Rngs) -> None:
+            self.inner = MixtureDensityNetwork(4, 4, 1, hidden=(8,), rngs=rngs)
+
+        def __call__(self, x: Any) -> GaussianMixture:
+            return self.inner(x)
+
+    class OnlySets(nnx.Module):
+        def __init__(self, rngs: nnx.Rngs) -> None:
+            self.inner = make(rngs)
+
+        def set_initial_means(self, means: jax.Array) -> None:
+            raise AssertionError
+
+        def __call__(self, x: Any) -> GaussianMixture:
+            return self.inner(x)
+
+    labels = np.repeat(np.arange(4), 50)
+    started(lambda rngs: LabelConditioned(Inner(rngs), 4), x=labels)  # type: ignore[arg-type]
+    assert np.all(started(OnlySets).network.inner.means.bias[...] == 0)
+
+
 def test_a_model_that_was_trained_goes_on() -> None:
     model = started(record_at=None)
     np.testing.assert_array_equal(started(model)(X).means, model(X).means)

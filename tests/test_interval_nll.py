@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from ngem_tutorial import GaussianMixture, MixtureDensityNetwork, fit, nll
-from ngem_tutorial.metrics import interval_nll, resolution
+from ngem_tutorial.metrics import _log_probability, interval_nll, resolution
 
 MIXTURE = GaussianMixture(
     [0.3, -0.5, 0.0], [[0.0, 1.0], [2.0, -1.0], [-3.0, 4.0]], [[0.5, 2.0], [1.5, 0.1], [0.01, 9.0]]
@@ -97,13 +97,55 @@ def test_a_width_that_is_none_is_named(width: Any, message: str) -> None:
 def test_the_resolution_is_the_smallest_gap() -> None:
     y = np.array([[0.0, 1e6], [3.0, 1e6 + 2], [0.5, 1e6 + 1.25], [3.0, 1e6]])
     np.testing.assert_array_equal(resolution(y), [0.5, 0.75])
+    assert resolution([[0.1 + 0.2], [0.3], [0.4]]) == pytest.approx(0.1)  # rounding is none
     for bad, message in (
         (np.zeros(3), r"y must have shape \(N, D\)"),
-        (np.ones((3, 1)), "y must have two values at least, got one in column 0"),
+        (np.ones((3, 1)), "y must have two different values at least, got none in column 0"),
         (np.array([[np.nan], [1.0]]), "y must be finite"),
     ):
         with pytest.raises(ValueError, match=message):
             resolution(bad)
+
+
+def test_far_and_wide_it_is_finite_and_right_in_single_precision() -> None:
+    """The value and the gradient on a grid of everything, against double precision."""
+    scales, distances = (
+        np.geomspace(1e-4, 1e4, 9),
+        np.concatenate([[0.0], np.geomspace(1e-3, 1e9, 13)]),
+    )
+    widths = np.geomspace(1e-8, 1e3, 12)
+    grid = np.stack(np.meshgrid(scales, distances, widths), axis=-1).reshape(-1, 3)
+
+    def log_probability(parameters: Any, scale: Any, distance: Any, width: Any) -> Any:
+        shift, log_factor = parameters
+        sigma = scale * jax.numpy.exp(log_factor)
+        return _log_probability((distance + shift) / sigma, 0.5 * width / sigma)
+
+    both = jax.vmap(jax.value_and_grad(log_probability), (None, 0, 0, 0))
+    single = jax.device_get(both((0.0, 0.0), *np.float32(grid).T))
+    with jax.enable_x64(True):
+        double = jax.device_get(both((0.0, 0.0), *np.float32(grid).astype(np.float64).T))
+    names = ("value", "shift", "log_factor")
+    found = dict(zip(names, (single[0], *single[1]), strict=True))
+    expected = dict(zip(names, (double[0], *double[1]), strict=True))
+    size = {"value": 1.0, "shift": 1.0 / grid[:, 0], "log_factor": 1.0}
+    for name in names:
+        assert np.isfinite(found[name]).all()
+        assert np.isfinite(expected[name]).all()
+        error = np.abs(np.asarray(found[name], float) - expected[name])
+        assert (error <= 2e-2 * np.abs(expected[name]) + 1e-4 * size[name]).all()
+
+
+def test_a_component_that_is_far_does_not_spoil_the_others() -> None:
+    def value(mean: Any) -> Any:
+        means = jax.numpy.stack([jax.numpy.zeros(()), mean])[:, None]
+        mixture = GaussianMixture(np.zeros(2), means, np.full((2, 1), 1e-4))
+        return interval_nll(mixture, [0.0], width=1e-8)
+
+    for mean in (0.5, 2.0, 1e6, 1e30):
+        found, gradient = jax.value_and_grad(value)(np.float32(mean))
+        assert np.isfinite(found)
+        assert gradient == 0.0
 
 
 def test_it_is_a_metric_and_an_objective_of_a_training() -> None:

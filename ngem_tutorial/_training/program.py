@@ -76,8 +76,9 @@ class Network(NamedTuple):
         training, params, rest = split(module)
         module.eval()
         number = None
-        if not is_trained and hasattr(module, "set_initial_means"):
-            number = None if module.has_initial_means else module.num_components
+        can = not is_trained and callable(getattr(module, "set_initial_means", None))
+        if can and not getattr(module, "has_initial_means", False):
+            number = getattr(module, "num_components", None)
         return cls(training, split(module)[0], params, rest, number)
 
 

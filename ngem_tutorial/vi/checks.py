@@ -50,30 +50,31 @@ def check_target(log_density: Any, keys: tuple[Any, ...], x: jax.ShapeDtypeStruc
 
     Raises:
         ValueError: if it is no function of such arguments in JAX, or does not return one float.
-            What else it raises is raised with a note that says how it was called.
+            A TypeError of its own is raised with a note that says how it was called.
     """
     if not callable(log_density):
         raise ValueError(f"log_density must be a function, got {log_density!r}")
     wanted = "a point and, with noisy=True, a random key" if keys else "a point"
-    if not accepts(log_density, 1 + len(keys)):
-        hint = ""
-        if accepts(log_density, 2 - len(keys)):
-            hint = ": leave noisy out" if keys else ": if the second is a random key, noisy=True"
-        raise ValueError(
-            f"log_density must be a function of {wanted}, got {described(log_density)} that takes "
-            f"other arguments{hint}"
-        )
     try:
-        result = jax.eval_shape(log_density, x, *keys)
+        # By a function of our own: what JAX cannot refer to weakly, it could not trace.
+        result = jax.eval_shape(lambda *arguments: log_density(*arguments), x, *keys)
     except jax.errors.JAXTypeError as error:
         raise ValueError(
             "log_density must be a function in JAX: jax.numpy in the place of NumPy and math, "
             "jax.numpy.where in the place of an if. A program without gradients can be called by "
             "jax.pure_callback, with a method with Z"
         ) from error
-    except Exception as error:
-        error.add_note(f"log_density was called with {wanted}, traced, of shape {x.shape}.{_MODEL}")
-        raise
+    except TypeError as error:
+        if accepts(log_density, 1 + len(keys)):
+            error.add_note(f"log_density was called with {wanted}, traced, of shape {x.shape}")
+            raise
+        hint = ""
+        if accepts(log_density, 2 - len(keys)):
+            hint = ": leave noisy out" if keys else ": is the second a random key? " + _NOISY
+        raise ValueError(
+            f"log_density must be a function of {wanted}, got {described(log_density)} that takes "
+            f"other arguments{hint}"
+        ) from error
     if getattr(result, "shape", None) != ():
         got = f"shape {result.shape}" if hasattr(result, "shape") else type(result).__name__
         raise ValueError(
@@ -84,6 +85,9 @@ def check_target(log_density: Any, keys: tuple[Any, ...], x: jax.ShapeDtypeStruc
         raise ValueError(f"log_density must return a float, got {result.dtype}")
 
 
+_NOISY: Final = (
+    "fit_density takes one with noisy=True, diagnose needs the whole density, without noise"
+)
 _MODEL: Final = (
     " A NumPyro model is no log density: numpyro.infer.util.initialize_model has one, the negative "
     "of its potential_fn."

@@ -94,7 +94,7 @@ class VIFit:
         # Noise apart: the medians of the last two tenths of the iterations.
         part = max(1, done // 10)
         last, before = np.median(elbo[-part:]), np.median(elbo[-2 * part :][:part])
-        rise = float(last - before) if np.isfinite(last) else 0.0
+        rise = float(last - before) if np.isfinite([last, before]).all() else 0.0
         rising = f", {rise:.2g} more than {part} before" if rise > max(0.1, 3.0 * error) else ""
         return (
             f"VIFit({number} component{'s' * (number > 1)} in {self.mixture.dim} dimensions by "
@@ -378,7 +378,7 @@ def _run(fit: VIFit, stop: int, max_evaluations: int | None, progress: bool | No
                 break
     history = {name: np.concatenate(parts) for name, parts in columns.items()}
     mixture = _mixture(state)
-    _warn_of_width(mixture, np.asarray(state.initial_factor, np.float64))
+    _warn_of_width(fit.mixture, mixture)
     return dataclasses.replace(
         fit,
         mixture=mixture,
@@ -392,17 +392,22 @@ _WIDEST: Final = 1e9
 """Times the deviation of the start: wider than that, a fit has most likely run away."""
 
 
-def _warn_of_width(mixture: FullGaussianMixture, initial_factor: np.ndarray) -> None:
+def _warn_of_width(start: FullGaussianMixture, mixture: FullGaussianMixture) -> None:
     """Say so where a mixture is wider than any target that is in the units of its start."""
-    w, means, factors = (
-        np.asarray(p, np.float64) for p in (mixture.weights, mixture.means, mixture.factors)
-    )
-    second_moments = w @ (np.sum(factors**2, axis=-1) + (means - means[0]) ** 2)
-    wider = np.sqrt(np.max(second_moments / np.sum(initial_factor**2, axis=-1)))
+    wider = np.max(_width(mixture) / _width(start))
     if wider > _WIDEST:
         warnings.warn(
             f"the mixture is {wider:.0e} times as wide as its start: {RUN_AWAY}", stacklevel=4
         )
+
+
+def _width(mixture: FullGaussianMixture) -> np.ndarray:
+    """The root of the second moments around the first mean, in double precision, shape `(d,)`."""
+    w, means, factors = (
+        np.asarray(p, np.float64) for p in (mixture.weights, mixture.means, mixture.factors)
+    )
+    moments: np.ndarray = w @ (np.sum(factors**2, axis=-1) + (means - means[0]) ** 2)
+    return np.sqrt(moments)
 
 
 def _block(

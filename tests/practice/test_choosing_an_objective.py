@@ -153,6 +153,26 @@ def test_it_is_ahead_on_images_by_what_the_page_says() -> None:
     assert wide[3]["NLL"].mean() == pytest.approx(-1270, abs=30)
 
 
+def test_the_ranges_of_the_leads_on_images() -> None:
+    tables = {k: results.load(f"{n}/paper/final").table for k, n in IMAGES.items()}
+    wide = {
+        k: t.pivot(index="seed", columns="method", values="test_nll") for k, t in tables.items()
+    }
+    leads = {k: sorted((table["NLL"] - table[OURS]).round()) for k, table in wide.items()}
+    assert (leads[3][0], leads[3][-1], leads[10][0], leads[10][-1]) == (24, 257, 66, 81)
+    behind = (wide[10][OURS] - wide[10]["damped nGEM"]).round()
+    assert (behind.min(), behind.max()) == (10, 24)
+    assert abs((wide[3][OURS] - wide[3]["damped nGEM"]).mean()) < 2
+
+
+def test_small_networks_do_better_from_their_own_means(final: pd.DataFrame) -> None:
+    waves = final[final["task"].str.startswith("Two-Sinusoids")]
+    counts = (waves["success"] * waves["runs"]).groupby(waves["method"]).sum().round()
+    assert waves.groupby("method")["runs"].sum()[OURS] == 80
+    assert counts["NLL, warm-up and clipping"] == 35
+    assert counts["NLL, warm-up, clipping, k-means++"] == 12
+
+
 def test_tuned_nll_gains_more_than_any_objective_at_one_rate(tuning: pd.DataFrame) -> None:
     rows = tuning.set_index(["task", "method"])["nll"]
     for task in ("energy, early stopping", "housing, fixed"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,7 @@ from scipy import stats
 from ngem_tutorial import GaussianMixture
 from ngem_tutorial.components import FullGaussianMixture
 from ngem_tutorial.vi import TargetError, diagnose, fit_density, initial_mixture, modes_found
+from ngem_tutorial.vi.checks import check_target
 
 KEY = jax.random.key(0)
 
@@ -32,7 +34,11 @@ def model(y: Any = None) -> None:
 @pytest.mark.parametrize(
     ("log_density", "noisy", "message"),
     [
-        (lambda x, key: standard(x), False, "if the second is a random key, noisy=True"),
+        (
+            lambda x, key: standard(x),
+            False,
+            "is the second a random key. fit_density takes one with noisy=True",
+        ),
         (standard, True, "a point and, with noisy=True, a random key, got .*: leave noisy out"),
         (lambda a, b, c: standard(a), False, "got a function that takes other arguments$"),
         (lambda x: stats.norm.logpdf(np.asarray(x)).sum(), False, "jax.pure_callback"),
@@ -46,6 +52,31 @@ def test_a_target_that_is_no_density_in_jax(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         fit_density(log_density, 2, key=KEY, noisy=noisy)
+
+
+def test_functions_that_jax_cannot_keep_are_refused_in_words() -> None:
+    point = jax.ShapeDtypeStruct((2,), jnp.float32)
+    for _ in range(2):  # the second call of what cannot be referred to weakly ended the process
+        check_target(np.sum, (), point)
+        with pytest.raises(ValueError, match="log_density must be a function in JAX"):
+            check_target(np.linalg.norm, (), point)
+
+
+def test_a_wrapped_target_is_called_as_it_is() -> None:
+    def of_data(x: jax.Array, data: jax.Array) -> jax.Array:
+        return -0.5 * jnp.sum((x - data) ** 2)
+
+    @functools.wraps(of_data)
+    def bound(x: jax.Array) -> jax.Array:
+        return of_data(x, jnp.ones(2))
+
+    fit = fit_density(bound, 2, key=KEY, method="SEMTRON", num_iterations=60)
+    np.testing.assert_allclose(fit.mixture.mean, [1.0, 1.0], atol=0.01)
+
+
+def test_a_start_that_is_wide_is_no_fit_that_ran_away() -> None:
+    start = initial_mixture(KEY, 2, 3, spread=1e10)
+    fit_density(standard, 2, key=KEY, method="SEMTRON", start=start, num_iterations=1)
 
 
 def test_an_error_of_the_target_has_a_note_that_says_how_it_was_called() -> None:
