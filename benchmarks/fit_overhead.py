@@ -235,8 +235,9 @@ def package_loop(config: Config, method: str, kind: str, seed: int) -> Timed:
         model = run.model()
         return Timed(run.seconds, run.compile_seconds, jax.tree.leaves(nnx.state(model)))
     fitted = fit(
-        make, METHODS[method], x, y, optimizer=optax.adam(config.learning_rate), **settings
-    )
+        make, METHODS[method], x, y, optimizer=optax.adam(config.learning_rate),
+        initial_means="own", **settings
+    )  # fmt: skip
     network = fitted.model().network
     return Timed(fitted.seconds, fitted.compile_seconds, jax.tree.leaves(nnx.state(network)))
 

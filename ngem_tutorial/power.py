@@ -361,6 +361,11 @@ def pooled_unit(unit: ArrayLike) -> Float[Array, ""]:
 
     Raises:
         ValueError: if it has another shape or is not positive (where it is known).
+
+    Example:
+        >>> from ngem_tutorial import pooled_unit
+        >>> round(float(pooled_unit([0.5, 2.0])), 6)
+        1.0
     """
     given = real_array("unit", unit)
     if given.ndim > 1:

@@ -14,6 +14,7 @@ from ngem_tutorial import methods, variants
 from ngem_tutorial.methods import METHODS, Method, get_method
 from ngem_tutorial.mixtures import GaussianMixture
 from ngem_tutorial.objectives import ngem, nll, relaxation_schedule, scale_unit, sgem
+from ngem_tutorial.power import whitened_nll
 from ngem_tutorial.variants import Variant
 
 MIXTURE = GaussianMixture(
@@ -22,7 +23,8 @@ MIXTURE = GaussianMixture(
     jnp.array([[0.5, 2.0], [1.5, 0.7]]),
 )
 POINT = jnp.array([0.4, 0.2])
-PRECONDITIONED = [name for name in METHODS if name not in ("NLL", "SGEM")]
+WITHOUT_COORDINATE = ("NLL", "SGEM", "whitened NLL")
+PRECONDITIONED = [name for name in METHODS if name not in WITHOUT_COORDINATE]
 
 
 def gradient(objective: Any) -> list[np.ndarray]:
@@ -33,6 +35,7 @@ def test_each_name_is_that_of_its_objective() -> None:
     assert {name: method.objective for name, method in METHODS.items()} == {
         "NLL": nll,
         "SGEM": sgem,
+        "whitened NLL": whitened_nll,
         "damped nGEM": ngem,
         "undamped nGEM": variants.undamped,
         "nGEM, paper's code": variants.paper_code,
@@ -49,9 +52,9 @@ def test_each_name_is_that_of_its_objective() -> None:
 def test_methods_are_distinct_and_plain_ones_are_plain() -> None:
     compared = [method.objective for name, method in METHODS.items() if name != "SGEM"]
     logits = {tuple(gradient(objective)[0].round(4).tolist()) for objective in compared}
-    assert len(logits) == len(compared) - 2  # NLL, damped and undamped nGEM: plain logits
+    assert len(logits) == len(compared) - 3  # NLL, whitened, damped and undamped: plain logits
     means = {tuple(gradient(objective)[1].round(4).ravel().tolist()) for objective in compared}
-    assert len(means) == 4  # NLL, damped, fully damped, and the rest
+    assert len(means) == 5  # NLL, whitened, damped, fully damped, and the rest
 
 
 @pytest.mark.parametrize("name", PRECONDITIONED)
@@ -83,21 +86,22 @@ def test_equal_methods_are_equal_and_hash_equal(name: str) -> None:
     own = {"damped nGEM": "log_scale"}.get(name, "scale")
     assert get_method(name, coordinate=own) == METHODS[name]  # type: ignore[arg-type]
     changed = get_method(name, coordinate="scale" if own == "log_scale" else "log_scale")
-    assert (changed == METHODS[name]) == (name in ("NLL", "SGEM"))
+    assert (changed == METHODS[name]) == (name in WITHOUT_COORDINATE)
     assert get_method("damped nGEM", coordinate="scale").objective == Variant(coordinate="scale")
 
 
-def test_units_are_those_of_the_target_but_for_damped_ngem() -> None:
+def test_units_are_those_of_the_target_but_for_those_two() -> None:
     for name, method in METHODS.items():
-        assert method.unit == ("batch" if name == "damped nGEM" else "target")
+        units = {"damped nGEM": "batch", "whitened NLL": "pooled"}
+        assert method.unit == units.get(name, "target")
         assert get_method(name, unit="target").unit == "target"
         in_units_of_the_batch = get_method(name, unit="batch").unit == "batch"
-        assert in_units_of_the_batch == (name in PRECONDITIONED)
+        assert in_units_of_the_batch == (name not in ("NLL", "SGEM"))
 
 
-def test_damped_ngem_alone_has_a_schedule() -> None:
+def test_the_two_that_are_or_were_recommended_have_a_schedule() -> None:
     for name, method in METHODS.items():
-        assert (method.schedule is None) == (name != "damped nGEM")
+        assert (method.schedule is None) == (name not in ("damped nGEM", "whitened NLL"))
     schedule = METHODS["damped nGEM"].schedule
     assert schedule is not None
     assert schedule(500) == relaxation_schedule(500)
@@ -163,6 +167,7 @@ def test_what_is_no_method_is_named(fields: Any, message: str) -> None:
 
 def test_slugs_are_names_of_files() -> None:
     slugs = [methods.slug(method) for method in METHODS]
-    assert slugs[:5] == ["NLL", "SGEM", "damped-nGEM", "undamped-nGEM", "nGEM-paper-s-code"]
+    assert slugs[:4] == ["NLL", "SGEM", "whitened-NLL", "damped-nGEM"]
+    assert slugs[5] == "nGEM-paper-s-code"
     assert len(set(slugs)) == len(slugs)
     assert methods.slug("σ ~ U(0, 1), lr=0.1") == "U-0-1-lr=0.1"

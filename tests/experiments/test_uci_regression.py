@@ -61,11 +61,17 @@ def test_every_row_of_table_5_is_run_and_each_setting_once():
     ours = {key for key in keys if key[1] == "[0, 1]"}
     for dataset in datasets.UCI:
         for optimizer in ("Adam", "K-FAC", "Muon", "SOAP"):
-            for method in ("NLL", "nGEM, paper's code", "nGEM, as derived", "undamped nGEM"):
+            for method in (
+                "NLL",
+                "nGEM, paper's code",
+                "nGEM, as derived",
+                "undamped nGEM",
+                "whitened NLL",
+            ):
                 assert (dataset, "[0, 1]", optimizer, method) in ours
         for method in ("SGEM", "damped nGEM", "β-NLL", "MSE"):
             assert (dataset, "[0, 1]", "Adam", method) in ours
-    assert len(ours) == 3 * (4 * 4 + 4)
+    assert len(ours) == 3 * (4 * 5 + 4)
     search = [run for run in runs if run.scaling != "[0, 1]"]
     assert Counter(run.scaling for run in search) == {"standardised": 12, "[-1, 1]": 12, "raw": 12}
     assert {run.optimizer for run in search} == {"Adam"}

@@ -114,7 +114,7 @@ def test_the_readme_says_what_came_out() -> None:
     behind = (sign * default["low"] < 0) & (sign * default["high"] < 0)
     assert (
         f"ahead of NLL in {ahead.sum()} and behind in {behind.sum()} of the "
-        f"{len(default)} pairs in which it was run." in text
+        f"{len(default)} pairs in which it was run" in text
     )
 
 
