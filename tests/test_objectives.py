@@ -921,8 +921,8 @@ MODULES = (mixtures, fisher, objectives, variants, power, methods, em)
 @pytest.mark.parametrize("thing", [thing for module in MODULES for thing in public(module)])
 def test_every_public_name_is_documented(thing: Any) -> None:
     """Each function and class says what it takes, argument by argument, and what it returns."""
-    if isinstance(thing, float | dict | Variant) or get_origin(thing):
-        return  # a number, table, named variant or alias, documented below its definition
+    if isinstance(thing, float | dict | tuple | Variant) or get_origin(thing):
+        return  # a number, table, choices, named variant or alias, documented below it
     doc = inspect.getdoc(thing)
     assert doc
     assert doc.splitlines()[0].endswith(".")

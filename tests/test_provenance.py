@@ -33,7 +33,7 @@ def test_each_part_of_each_set_has_its_row(project: Path) -> None:
     parts = json.loads((project / "results/two_gaussians/paper/provenance.json").read_text())[
         "parts"
     ]
-    assert len(parts) == 2
+    assert len(parts) == 3
     for part in parts:
         assert text.count(f", `{part['commit']['hash'][:7]}` |") == 1
         assert part["date"][:10] in text
